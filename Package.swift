@@ -105,7 +105,8 @@ let package = Package(
         .testTarget(
             name: "DistributedTests", dependencies: ["PEFTDistributed", "PEFTSupport", "TestSupport", "Torch"]),
         .testTarget(
-            name: "TorchNNTests", dependencies: ["PEFTSupport", "Torch", "TorchNN"], resources: [.copy("Fixtures")]),
+            name: "TorchNNTests", dependencies: ["PEFTSupport", "Torch", "TorchNN", "TorchTestSupport"],
+            resources: [.copy("Fixtures")]),
         .testTarget(
             name: "TokenizersTests", dependencies: ["PEFTSupport", "PEFTTokenizers", "TestSupport"],
             resources: [.copy("Fixtures")]),

@@ -186,7 +186,7 @@ class Check:
             "IA3": dict(target_modules=some, feedforward_modules=["down_proj"]), "LN_TUNING": dict(),
             "FROD": dict(progressbar=False), "FOURIERFT": dict(n_frequency=50, target_modules=some),
             "HRA": dict(r=4, target_modules=some), "VBLORA": dict(vector_length=8, num_vectors=16, target_modules=some),
-            "ROAD": dict(group_size=8, target_modules=some), "TRAINABLE_TOKENS": dict(token_indices=list(range(40, 320))),
+            "ROAD": dict(group_size=8, target_modules=some), "TRAINABLE_TOKENS": dict(token_indices=list(range(40, 300))),
             "C3A": dict(block_size=8, target_modules=some), "WAVEFT": dict(n_frequency=50, target_modules=some),
             "GRALORA": dict(r=8, gralora_k=2, target_modules=some), "BOFT": dict(boft_block_size=4, target_modules=some),
             "UNILORA": dict(r=3, theta_d_length=100), "PSOFT": dict(r=6), "SUPERTUNING": dict(sparsity=0.9), "OSF": dict(target_modules=some),

@@ -155,11 +155,12 @@ void make_probabilities(const AttentionSettings &settings, const HeadSlice &q, c
     const int64_t before = settings.prefix(part.row) - tile.key;
     for (int64_t i = 0; i < part.queries(); ++i) {
         int64_t seen = 0, end = tile.keys;
-        if (settings.causal) {
-            // Index of the query's own token among the tile's keys.
-            const int64_t own = before + tile.query + part.begin + i;
-            end = own + 1;
-            if (settings.window > 0) seen = std::max<int64_t>(0, end - settings.window);
+        // Index of the query's own token among the tile's keys.
+        const int64_t token = before + tile.query + part.begin + i;
+        if (settings.causal) end = token + 1;
+        if (settings.window > 0) {
+            seen = std::max<int64_t>(0, token + 1 - settings.window);
+            end = std::min(end, token + settings.window);
         }
         float *own = scores + i * tile.keys;
         const float *bias = biases.row(part, i);

@@ -23,8 +23,9 @@ struct ConvertCommand: ParsableCommand {
 
             Reads Hugging Face adapters of older versions, with pickled or sharded weights, with the prefixes of
             torch.compile, FSDP and DistributedDataParallel, or in a trainer's checkpoints (the latest one); state
-            dictionaries of loralib (.pt, .bin, .safetensors); soft prompts as arrays (.npy); and adapters of mlx-lm and
-            GGUF adapters of llama.cpp, both of which it also writes. With --model the result is checked against the base model.
+            dictionaries of loralib (.pt, .bin, .safetensors); LoRA, (IA)³, Houlsby and parallel adapters of AdapterHub;
+            soft prompts as arrays (.npy); and adapters of mlx-lm and GGUF adapters of llama.cpp, both of which it also
+            writes. With --model the result is checked against the base model.
             Pickle files are read without executing code; those that contain code are rejected.
             """)
 
@@ -92,6 +93,13 @@ struct ConvertCommand: ParsableCommand {
             let outline = try base.folder(model).outline()
             var (configuration, tensors) = try MLXAdapter.read(url, on: outline)
             configuration["base_model_name_or_path"] = .string(try base.name(model))
+            return try write(configuration, tensors, target, from: url) { _ = try $0.attach(to: outline) }
+        }
+        if AdapterHubAdapter.isOne(url) {
+            let name = try baseName()
+            let outline = try model.folder().outline()
+            var (configuration, tensors) = try AdapterHubAdapter.read(url, on: outline)
+            configuration["base_model_name_or_path"] = .string(name)
             return try write(configuration, tensors, target, from: url) { _ = try $0.attach(to: outline) }
         }
         var (configuration, tensors) = try AdapterConversion.olderFolder(url)

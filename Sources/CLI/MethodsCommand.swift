@@ -119,7 +119,10 @@ struct MethodsCommand: ParsableCommand {
                 lines.append(HelpPage.wrap(traits.method.summary, first: first, rest: margin))
             }
         }
-        lines.append("\nM: merges into the weights. Q: trains over a quantized base. B: shares batches with others.")
+        lines += [
+            "", "M: merges into the weights. Q: trains over a quantized base.",
+            "B: shares batches with other adapters.",
+        ]
         return lines.joined(separator: "\n")
     }
 

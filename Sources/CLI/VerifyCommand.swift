@@ -80,6 +80,10 @@ struct VerifyCommand: ParsableCommand {
                     effect.largest, effect.mean, effect.divergence, effect.changed * 100))
         }
         if !check.sites.isEmpty { printStrength(check.sites) }
+        for tensor in check.changedExperts {
+            let names = tensor.changed.count == tensor.count ? "all" : Self.ranges(tensor.changed)
+            print("\(tensor.path): changes \(names.isEmpty ? "no" : names) experts of \(tensor.count)")
+        }
         for scale in check.scales {
             let note =
                 abs(scale.value - scale.asked) <= 1e-9 * abs(scale.asked)
@@ -121,6 +125,20 @@ struct VerifyCommand: ParsableCommand {
                 "  \(group.name.padding(toLength: width, withPad: " ", startingAt: 0))  \(String(format: "%9.3g", mean))  \(bar)"
             )
         }
+    }
+
+    /// Ascending numbers such as `0–3, 7`.
+    private static func ranges(_ numbers: [Int]) -> String {
+        var parts: [ClosedRange<Int>] = []
+        for number in numbers {
+            if let last = parts.last, last.upperBound == number - 1 {
+                parts[parts.count - 1] = last.lowerBound...number
+            } else {
+                parts.append(number...number)
+            }
+        }
+        return parts.map { $0.count == 1 ? "\($0.lowerBound)" : "\($0.lowerBound)–\($0.upperBound)" }
+            .joined(separator: ", ")
     }
 
     /// The stack and layer of a module.

@@ -85,6 +85,13 @@ struct Masks {
             .narrow(2, 0, beyond + 1)
             .add_(past.narrow(0, 0, beyond + 1).narrow(1, 0, beyond + 1));
     }
+
+    /// Scores of a tile whose queries see `window` keys in each direction. The first query's own token is key `own`.
+    static void apply_window(at::Tensor &scores, int64_t own, int64_t window) {
+        at::Tensor all =
+            at::full({scores.size(1), scores.size(2)}, -std::numeric_limits<double>::infinity(), scores.options());
+        scores.add_(all.triu(own + window)).add_(all.tril(own - window));
+    }
 };
 
 /// softmax(cap(scale · q kᵀ) + bias) of a tile, [heads, queries, keys], before dropout. The sequence's first key has the
@@ -108,6 +115,7 @@ at::Tensor probabilities(const at::Tensor &q, const at::Tensor &k, int64_t heads
     if (bias.defined()) {
         scores.add_(bias.narrow(1, tile.query, tile.queries).narrow(2, skipped + tile.key, tile.keys));
     }
+    if (!settings.causal && settings.window > 0) Masks::apply_window(scores, tile.own, settings.window);
     if (settings.causal && tile.queries > 0) masks.apply(scores, tile);
     if (sinks.defined()) {
         return at::cat({scores, sinks.view({heads, 1, 1}).expand({heads, tile.queries, 1})}, -1).softmax(-1);
@@ -200,8 +208,7 @@ public:
 
     static void attend_backward(const at::Tensor &gradient, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
                                 const at::Tensor &bias, const at::Tensor &sinks, const AttentionSettings &settings,
-                                at::Tensor &to_q, at::Tensor &to_k, at::Tensor &to_v, at::Tensor &to_bias,
-                                at::Tensor &to_sinks) {
+                                at::Tensor &to_q, at::Tensor &to_k, at::Tensor &to_v, at::Tensor &to_bias, at::Tensor &to_sinks) {
         Masks masks(q, settings);
         int64_t heads = q.size(1), groups = k.size(1);
         for (size_t row = 0; row < settings.rows(); ++row) {
@@ -288,7 +295,7 @@ public:
     /// Keys before and after a query's own that it sees; none for no limit.
     static std::pair<c10::optional<int64_t>, c10::optional<int64_t>> window_of(const AttentionSettings &settings) {
         if (settings.window <= 0) return {};
-        return {settings.window - 1, 0};
+        return {settings.window - 1, settings.causal ? 0 : settings.window - 1};
     }
 
     static at::Tensor offsets(const std::vector<int64_t> &values, const at::Tensor &like) {
@@ -335,8 +342,8 @@ void check(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const 
     TORCH_CHECK(is_within(settings.query_offsets, q.size(0)) && is_within(settings.key_offsets, k.size(0)),
                 "the offsets don't partition ", q.size(0), " queries and ", k.size(0), " keys");
     for (size_t row = 0; row < settings.rows(); ++row) {
-        TORCH_CHECK(!settings.causal || settings.prefix(row) >= 0, "sequence ", row, " has ", settings.queries(row),
-                    " causal queries but only ", settings.keys(row), " keys");
+        TORCH_CHECK((!settings.causal && settings.window == 0) || settings.prefix(row) >= 0, "sequence ", row, " has ",
+                    settings.queries(row), " causal queries but only ", settings.keys(row), " keys");
         TORCH_CHECK(!bias.defined() || settings.queries(row) == 0 ||
                         (bias.dim() == 3 && bias.size(0) == q.size(1) && bias.size(1) >= settings.queries(row) &&
                          bias.size(2) >= skipped_columns(settings, true, row) + settings.keys(row)),
@@ -362,7 +369,6 @@ CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTens
                               const int64_t *query_offsets, const int64_t *key_offsets, int rows, bool causal, double scale,
                               double dropout, uint64_t seed, int64_t window, double softcap, const CTTensor *sinks) {
     return tensor_or_error([&]() -> at::Tensor {
-        TORCH_CHECK(window == 0 || causal, "window ", window, " requires causal attention");
         AttentionSettings settings{{query_offsets, query_offsets + rows + 1},
                                    {key_offsets, key_offsets + rows + 1},
                                    causal,

@@ -13,8 +13,6 @@ at::Tensor ExpertStack::matrix(int64_t expert) const {
 void ExpertStack::multiply(int64_t expert, const at::Tensor &x, at::Tensor &y) const {
     if (stored) {
         stored->multiply_rows(x, expert * outputs, outputs, y);
-    } else if (groups) {
-        groups->multiply_outputs(x, expert * outputs, outputs, y);
     } else {
         set_product(y, x, matrix(expert).t());
     }
@@ -23,8 +21,6 @@ void ExpertStack::multiply(int64_t expert, const at::Tensor &x, at::Tensor &y) c
 void ExpertStack::multiply_transposed(int64_t expert, const at::Tensor &gradient, at::Tensor &result) const {
     if (stored) {
         stored->multiply_rows_transposed(gradient, expert * outputs, outputs, result);
-    } else if (groups) {
-        groups->multiply_outputs_transposed(gradient, expert * outputs, outputs, result);
     } else {
         set_product(result, gradient, matrix(expert));
     }
@@ -40,7 +36,6 @@ void ExpertStack::set_gradient(const at::Tensor &gradient, const at::Tensor &x, 
 
 std::vector<at::Tensor> ExpertStack::parts() const {
     if (stored) return {stored->codes, stored->scales, stored->table, stored->nested_scales, stored->nested_table};
-    if (groups) return {groups->packed, groups->scales, groups->zeros, groups->order};
     return {dense};
 }
 
@@ -52,11 +47,6 @@ ExpertStack ExpertStack::with_parts(const std::vector<at::Tensor> &parts) const 
         copy.stored->table = parts[2];
         copy.stored->nested_scales = parts[3];
         copy.stored->nested_table = parts[4];
-    } else if (copy.groups) {
-        copy.groups->packed = parts[0];
-        copy.groups->scales = parts[1];
-        copy.groups->zeros = parts[2];
-        copy.groups->order = parts[3];
     } else {
         copy.dense = parts[0];
     }
@@ -77,16 +67,9 @@ ExpertStack expert_stack(const CTExpertStack *given) {
         return stack;
     }
     TORCH_CHECK(!stack.is_transposed, "quantized experts can't be transposed");
-    int64_t rows = 0;
-    if (given->stored.codes) {
-        stack.stored = stored_matrix(&given->stored);
-        rows = stack.stored->outputs;
-        stack.inputs = stack.stored->inputs;
-    } else {
-        stack.groups = group_matrix(&given->groups);
-        rows = stack.groups->outputs();
-        stack.inputs = stack.groups->inputs();
-    }
+    stack.stored = stored_matrix(&given->stored);
+    const int64_t rows = stack.stored->outputs;
+    stack.inputs = stack.stored->inputs;
     TORCH_CHECK(rows % stack.experts == 0, rows, " rows for ", stack.experts, " experts");
     stack.outputs = rows / stack.experts;
     return stack;

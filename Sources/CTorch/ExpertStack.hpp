@@ -6,7 +6,6 @@
 #include <optional>
 
 #include "Bridge.hpp"
-#include "GroupQuantized.hpp"
 #include "Quantized.hpp"
 
 namespace ctorch {
@@ -18,7 +17,6 @@ struct ExpertStack {
     at::Tensor dense;
     bool is_transposed = false;
     std::optional<StoredMatrix> stored;
-    std::optional<GroupMatrix> groups;
 
     /// y = x W_eᵀ for the rows x [rows, inputs] of one expert; y has contiguous rows.
     void multiply(int64_t expert, const at::Tensor &x, at::Tensor &y) const;

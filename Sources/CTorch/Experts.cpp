@@ -119,9 +119,7 @@ private:
     /// Number of rows of x.
     int64_t rows = 0;
 
-    at::Tensor gathered_tokens(const at::Tensor &known) const {
-        return choices > 0 ? known.floor_divide(choices) : at::Tensor();
-    }
+    at::Tensor gathered_tokens(const at::Tensor &known) const { return choices > 0 ? known.floor_divide(choices) : at::Tensor(); }
 
     static bool is_trained(const at::Tensor &t) { return t.defined() && t.requires_grad(); }
 
@@ -222,15 +220,13 @@ CTTensor *ct_expert_linear(const CTTensor *input, const CTExpertStack *given, co
         }
         const Offsets ends = checked_offsets(unbox(offsets), stack.experts, count);
         if (recomputation_is_complete()) return at::empty({count, stack.outputs}, x.options());
-        const at::ScalarType result = compute_type(x);
-        // The kernels for groups dequantize to floats, whatever the type of x.
-        const at::ScalarType type = stack.groups && x.is_cpu() && is_half(result) ? at::kFloat : result;
+        const at::ScalarType type = compute_type(x);
         WithoutAutocast guard;
         const auto typed = [type](const CTTensor *t) { return in_type(unbox(t), type); };
         ExpertStack typed_stack = stack;
         typed_stack.dense = in_type(stack.dense, type);
         const Tensors inputs{in_type(x, type), typed_stack.dense, typed(bias), typed(a), typed(b)};
-        return in_type(applied(ExpertLinear(std::move(typed_stack), ends, places, choices, scale), inputs), result);
+        return applied(ExpertLinear(std::move(typed_stack), ends, places, choices, scale), inputs);
     });
 }
 

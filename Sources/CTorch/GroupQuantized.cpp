@@ -158,16 +158,16 @@ void dequantize_tile(const GroupMatrix &w, int64_t first, int64_t count, int64_t
     }
 }
 
-/// Calls `body(first, count, start, width, tile)` for tiles [count, width] that cover the outputs from ..< end of the matrix;
-/// one tile at a time is allocated.
-template <typename Body> void for_tiles(const GroupMatrix &w, int64_t from, int64_t end, const at::Tensor &like, Body body) {
-    const int64_t inputs = w.inputs();
+/// Calls `body(first, count, start, width, tile)` for tiles [count, width] that cover the matrix; one tile at a time
+/// is allocated.
+template <typename Body> void for_tiles(const GroupMatrix &w, const at::Tensor &like, Body body) {
+    const int64_t inputs = w.inputs(), outputs = w.outputs();
     // Wide enough for GEMM, then as long as fits.
-    const int64_t width = std::min(end - from, std::max<int64_t>(128, tile_elements / inputs / 32 * 32));
+    const int64_t width = std::min(outputs, std::max<int64_t>(128, tile_elements / inputs / 32 * 32));
     const int64_t length = std::min(inputs, std::max<int64_t>(32, tile_elements / width / 32 * 32));
     at::Tensor memory = at::empty({length * width}, like.options());
-    for (int64_t start = from; start < end; start += width) {
-        const int64_t columns = std::min(width, end - start);
+    for (int64_t start = 0; start < outputs; start += width) {
+        const int64_t columns = std::min(width, outputs - start);
         for (int64_t first = 0; first < inputs; first += length) {
             const int64_t rows = std::min(length, inputs - first);
             at::Tensor tile = memory.narrow(0, 0, rows * columns).view({rows, columns});
@@ -175,10 +175,6 @@ template <typename Body> void for_tiles(const GroupMatrix &w, int64_t from, int6
             body(first, rows, start, columns, tile);
         }
     }
-}
-
-template <typename Body> void for_tiles(const GroupMatrix &w, const at::Tensor &like, Body body) {
-    for_tiles(w, 0, w.outputs(), like, body);
 }
 
 at::Tensor multiply(const GroupMatrix &w, const at::Tensor &given) {
@@ -213,46 +209,6 @@ at::Tensor multiply_transposed(const GroupMatrix &w, const at::Tensor &given) {
     });
     return result;
 }
-
-}  // namespace
-
-namespace ctorch {
-
-void GroupMatrix::multiply_outputs(const at::Tensor &given, int64_t from, int64_t outputs, at::Tensor &y) const {
-    const at::Tensor x = given.is_cpu() ? given.contiguous() : given;
-    if (!x.is_meta() && !has_kernel(*this, x.scalar_type())) {
-        at::mm_out(y, x, transposed(*this, x.scalar_type()).narrow(1, from, outputs));
-        return;
-    }
-    for_tiles(*this, from, from + outputs, x, [&](int64_t first, int64_t count, int64_t start, int64_t width, const at::Tensor &tile) {
-        if (x.is_meta()) return;
-        at::Tensor part = y.narrow(1, start - from, width);
-        product(part, x.narrow(1, first, count), tile, false, first > 0);
-    });
-}
-
-void GroupMatrix::multiply_outputs_transposed(const at::Tensor &given, int64_t from, int64_t outputs,
-                                              at::Tensor &result) const {
-    const at::Tensor gradient = given.is_cpu() ? given.contiguous() : given;
-    if (!gradient.is_meta() && !has_kernel(*this, gradient.scalar_type())) {
-        at::mm_out(result, gradient, transposed(*this, gradient.scalar_type()).narrow(1, from, outputs).t());
-        return;
-    }
-    for_tiles(*this, from, from + outputs, gradient,
-              [&](int64_t first, int64_t count, int64_t start, int64_t width, const at::Tensor &tile) {
-                  if (gradient.is_meta()) return;
-                  at::Tensor part = result.narrow(1, first, count);
-                  product(part, gradient.narrow(1, start - from, width), tile, true, start > from);
-              });
-}
-
-GroupMatrix group_matrix(const CTGroupMatrix *m) {
-    return matrix(m->packed, m->scales, m->zeros, m->order, m->bits, m->group_size, m->zero_offset);
-}
-
-}  // namespace ctorch
-
-namespace {
 
 /// y = x Wᵀ, x [tokens, in]. Saves the packed integers, which the model holds anyway, and not x.
 struct GroupLinear : AutogradNode {

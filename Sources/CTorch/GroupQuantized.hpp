@@ -6,7 +6,6 @@
 #include <cstdint>
 
 #include "ckernels/GroupWeights.hpp"
-#include "ctorch.h"
 
 namespace ctorch {
 
@@ -33,13 +32,7 @@ struct GroupMatrix {
     void check() const;
     /// The matrix, whose parts must be contiguous and on the CPU, as the kernels read it.
     ckernels::GroupWeights weights() const;
-    /// y = x Wᵀ and result = g W for `count` outputs from `first` on, by tiles, in the argument's type.
-    void multiply_outputs(const at::Tensor &x, int64_t first, int64_t count, at::Tensor &y) const;
-    void multiply_outputs_transposed(const at::Tensor &gradient, int64_t first, int64_t count, at::Tensor &result) const;
 };
-
-/// The matrix with its parts checked and contiguous.
-GroupMatrix group_matrix(const CTGroupMatrix *);
 
 /// Unsigned integers of `bits` bits along `axis` (0 or 1) of a matrix as int32 words, lowest bits first.
 at::Tensor pack_bits(const at::Tensor &values, int bits, int64_t axis);

@@ -182,8 +182,7 @@ at::Tensor StoredMatrix::transposed_product(const at::Tensor &given) const {
     return result;
 }
 
-void StoredMatrix::multiply_rows_transposed(const at::Tensor &given, int64_t first_row, int64_t rows,
-                                            at::Tensor &result) const {
+void StoredMatrix::multiply_rows_transposed(const at::Tensor &given, int64_t first_row, int64_t rows, at::Tensor &result) const {
     at::Tensor gradient = given.is_cpu() ? given.contiguous() : given;
     for_tiles(*this, first_row, first_row + rows, gradient, [&](int64_t first, int64_t count, const at::Tensor &tile) {
         if (gradient.is_meta()) return;

@@ -18,6 +18,20 @@ struct ConfigurationReader {
         "init_std", "slow_but_exact", "is_decoder", "classifier_dropout", "num_mtp_layers",
     ]
 
+    /// The same of encoder-decoders, whose padding token is read, and of whose settings for generation
+    /// ``GenerationConfiguration`` reads those of `config.json`.
+    static let irrelevantEncoderDecoderKeys = irrelevantKeys.subtracting(["pad_token_id"]).union([
+        "is_encoder_decoder", "initializer_factor", "forced_eos_token_id",
+    ])
+
+    /// The same of encoders: settings of heads for other tasks, and of the order in which a matmul is summed.
+    static let irrelevantEncoderKeys: Set<String> = [
+        "initializer_range", "initializer_cutoff_factor", "use_cache", "bos_token_id", "eos_token_id", "cls_token_id",
+        "sep_token_id", "tie_word_embeddings", "decoder_bias", "deterministic_flash_attn", "sparse_prediction",
+        "sparse_pred_ignore_index", "summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout",
+        "legacy",
+    ]
+
     /// The same without a key.
     func without(_ key: String) -> ConfigurationReader {
         ConfigurationReader(json: .object((json.object ?? [:]).filter { $0.key != key }))

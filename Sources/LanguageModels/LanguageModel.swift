@@ -107,6 +107,8 @@ public protocol LanguageModel: Module {
     /// Standard deviation of the normal initialization of a parameter that a checkpoint may lack (0 for zeros); `nil`
     /// if the parameter is required.
     func initialDeviation(of path: String) -> Double?
+    /// Paths of tensors that are part of the files and never trained.
+    var buffers: Set<String> { get }
     /// The parts of a fused projection's output, in order; `nil` if it isn't fused.
     func fusedParts(of path: String) -> [FusedPart]?
     /// Factor that the input embeddings are multiplied by.
@@ -174,6 +176,7 @@ extension LanguageModel {
     package func canonicalName(_ name: String) -> String { aliases[name] ?? name }
     package func isIgnorable(_ name: String) -> Bool { false }
     package func initialDeviation(of path: String) -> Double? { nil }
+    package var buffers: Set<String> { [] }
     package func fusedParts(of path: String) -> [FusedPart]? { nil }
     package var embeddingScale: Double { 1 }
     /// Runs a forward pass with autocast to the model's precision.

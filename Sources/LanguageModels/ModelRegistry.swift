@@ -8,7 +8,8 @@ package enum ModelRegistry {
     /// In the order in which errors list those that GGUF files have.
     static let families: [ModelFamily] = [
         .t5, .mt5, .llama, .mistral, .qwen2, .qwen3, .gemma, .gemma2, .gemma3, .phi3, .gpt2, .bert, .roberta,
-        .xlmRoBERTa, .distilbert,
+        .xlmRoBERTa, .distilbert, .modernBERT, .electra, .albert, .mpnet, .xlmRoBERTaXL, .debertaV2, .nomicBERT,
+        .bart, .mBART, .pegasus, .marian, .m2m100, .umt5,
         .arcee, .seedOSS, .granite, .smolLM3, .olmo2, .olmo3, .ernie4_5, .hunyuan, .glm4, .cohere2, .ministral3,
         .gemma3Vision, .mistral3, .qwen2_5VL, .qwen3VL,
         .mixtral, .qwen2MoE, .qwen3MoE, .olmoe, .graniteMoE, .glm4MoE, .deepSeekV2,
@@ -30,7 +31,6 @@ package enum ModelRegistry {
 
     /// Why families that resemble supported ones are unsupported.
     private static let refusals: [String: String] = [
-        "umt5": "every layer has its own relative position bias, unlike mT5",
         "gemma3n": "its layers share key-value caches and per-layer embeddings",
         "phimoe": "its router draws random numbers",
     ]
@@ -120,7 +120,40 @@ package enum ModelRegistry {
                 "a \(family.name) model can't do the task \(head.task.rawValue)",
                 remedy: "use it for text generation")
         }
+        if head.task == .embeddings { return try embedder(configuration, head: head) { try make($0, family) } }
         return try classifier(configuration, head: head) { try make($0, family) }
+    }
+
+    /// A decoder-only model without its output layer.
+    private static func embedder(
+        _ configuration: JSON, head: ModelHead, _ make: (JSON) throws -> any LanguageModel
+    ) throws -> any LanguageModel {
+        var fields = configuration.object ?? [:]
+        fields["tie_word_embeddings"] = true
+        let isBidirectional = try bidirectional(&fields)
+        let base = try make(.object(fields))
+        guard let base = base as? any CausalModel else {
+            throw PEFTError(
+                "a \(base.family) model can't do the task \(head.task.rawValue)",
+                remedy: "use it for sequence-to-sequence generation")
+        }
+        guard base.linearBiases == nil || !isBidirectional else {
+            throw PEFTError(
+                "config.json: 'use_bidirectional_attention' is true, which is not supported with linear biases",
+                remedy: "use a causal model")
+        }
+        return CausalEmbedder(base, head: head, isCausal: !isBidirectional, configuration: configuration.with(head))
+    }
+
+    /// Whether attention is bidirectional, as in EmbeddingGemma, and the configuration of the causal model with the same
+    /// windows: as in transformers, half of each window is on either side of a token.
+    private static func bidirectional(_ fields: inout [String: JSON]) throws -> Bool {
+        guard fields["model_type"] == "gemma3_text" else { return false }
+        let read = ConfigurationReader(json: .object(fields))
+        guard try read.boolean("use_bidirectional_attention", default: false) else { return false }
+        fields["use_bidirectional_attention"] = nil
+        fields["sliding_window"] = .integer(try read.integer("sliding_window", .length, default: 4096) / 2 + 1)
+        return true
     }
 
     /// A decoder-only model with a classification head on the last token.

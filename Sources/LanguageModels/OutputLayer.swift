@@ -6,7 +6,8 @@ import TorchNN
 protocol TiedOutputModel: LanguageModel {
     /// The untied output layer; `nil` if it is tied to the input embeddings.
     var outputProjection: Linear? { get set }
-    /// Keys of `config.json` without which a model that was tied would compute differently once it is untied.
+    /// Keys of `config.json` without which a model that was tied would compute differently once it is untied, here or in
+    /// transformers.
     var untyingKeys: [String: JSON] { get }
 }
 
@@ -40,8 +41,8 @@ extension LanguageModel {
         }
         let wasTied = !aliases.filter { $0.key == outputLayer + ".weight" }.isEmpty
         if wasTied, ownOutputLayer != nil {
-            if let model = self as? any TiedOutputModel { fields.merge(model.untyingKeys) { $1 } }
             fields = fields.with(tied: false, of: modelFamily)
+            if let model = self as? any TiedOutputModel { fields.merge(model.untyingKeys) { $1 } }
         }
         return fields
     }

@@ -12,6 +12,8 @@ public struct Pooling: Codable, Sendable, Equatable {
         case mean
         /// The first token's state.
         case cls
+        /// The last token's state.
+        case lastToken = "last-token"
     }
 
     /// Which hidden states become the embedding.
@@ -60,10 +62,11 @@ public struct Pooling: Codable, Sendable, Equatable {
         switch json["pooling_mode"]?.string.map({ [$0] }) ?? flags.keys.sorted() {
         case ["pooling_mode_mean_tokens"], ["mean"]: return .mean
         case ["pooling_mode_cls_token"], ["cls"]: return .cls
+        case ["pooling_mode_lasttoken"], ["lasttoken"]: return .lastToken
         case let others:
             throw PEFTError(
                 "\(file) has the pooling \(others.joined(separator: ", ")), which is not supported",
-                remedy: "use mean or cls pooling"
+                remedy: "use mean, cls or lasttoken pooling"
             )
         }
     }
@@ -81,7 +84,7 @@ public struct Pooling: Codable, Sendable, Equatable {
         let settings: JSON = [
             "word_embedding_dimension": .integer(size), "pooling_mode_cls_token": .bool(mode == .cls),
             "pooling_mode_mean_tokens": .bool(mode == .mean), "pooling_mode_max_tokens": false,
-            "pooling_mode_mean_sqrt_len_tokens": false,
+            "pooling_mode_mean_sqrt_len_tokens": false, "pooling_mode_lasttoken": .bool(mode == .lastToken),
         ]
         let limits: JSON = ["max_seq_length": .integer(maximumLength), "do_lower_case": false]
         for (name, json) in [
@@ -106,6 +109,8 @@ public struct Pooling: Codable, Sendable, Equatable {
         let pooled: Tensor
         switch mode {
         case .cls: pooled = states.selecting(Tensor(Array(offsets.dropLast()), device: states.device))
+        case .lastToken:
+            pooled = states.selecting(Tensor(offsets.dropFirst().map { $0 - 1 }, device: states.device))
         case .mean:
             var shares = [Float](repeating: 0, count: rows * states.dim(0))
             for row in 0..<rows {

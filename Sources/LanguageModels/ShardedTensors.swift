@@ -159,6 +159,10 @@ struct ShardedTensors {
             (storage?.projections(of: model) ?? []).compactMap { _, linear in
                 linear.weight.parameters.first.map { (ObjectIdentifier($0.parameter), linear) }
             }, uniquingKeysWith: { first, _ in first })
+        let stacks = Dictionary(
+            (storage?.experts(of: model) ?? []).compactMap { _, site in
+                site.weight.parameters.first.map { (ObjectIdentifier($0.parameter), site) }
+            }, uniquingKeysWith: { first, _ in first })
         let places = model.vocabularyPlaces.filter { $0.weight.precision == .full }
         let words = Dictionary(
             places.compactMap { place in
@@ -167,10 +171,19 @@ struct ShardedTensors {
         for place in places { place.computes(in: dtype) }
         for (path, parameter) in parameters {
             guard let name = source[path], let file = owner[name] else {
-                let value = Tensor.zeros(parameter.tensor.shape, dtype: dtype, device: device)
+                // A norm's scale begins at 1.
+                let isScale = path.hasSuffix("norm.weight")
+                let value = Tensor.full(parameter.tensor.shape, isScale ? 1 : 0, dtype: dtype, device: device)
                 let deviation = model.initialDeviation(of: path) ?? 0
-                if deviation > 0 { value.fillNormal(deviation: deviation, from: &random) }
+                if deviation > 0, !isScale { value.fillNormal(deviation: deviation, from: &random) }
                 parameter.tensor = value
+                continue
+            }
+            if let storage, let site = stacks[ObjectIdentifier(parameter)] {
+                parameter.tensor = try file.tensor(name).to(device)
+                site.weight = storage.converted(site.weight)
+                if site.weight.parameters.first?.parameter !== parameter { parameter.tensor = .empty([0]) }
+                file.forget(name)
                 continue
             }
             if let storage, let linear = kept[ObjectIdentifier(parameter)] {

@@ -14,14 +14,14 @@ final class LoadedAdapter {
     let virtualTokens: Int
     /// Whether it acts on what all sequences of a batch share, so that its sequences have steps of their own.
     let isExclusive: Bool
-    /// Key of its sequences in the ``PrefixCache``; empty if they have the base's keys and values.
-    let prefixKey: String
+    /// Which keys and values its sequences share with others.
+    let prefixes: PrefixRule
     /// Number of sequences that use it.
     var running = 0
 
-    init(key: String, name: String, bytes: Int, virtualTokens: Int, isExclusive: Bool, prefixKey: String) {
+    init(key: String, name: String, bytes: Int, virtualTokens: Int, isExclusive: Bool, prefixes: PrefixRule) {
         (self.key, self.name, self.bytes) = (key, name, bytes)
-        (self.virtualTokens, self.isExclusive, self.prefixKey) = (virtualTokens, isExclusive, prefixKey)
+        (self.virtualTokens, self.isExclusive, self.prefixes) = (virtualTokens, isExclusive, prefixes)
     }
 }
 
@@ -144,8 +144,8 @@ final class AdapterStore {
         return .ready(adapter)
     }
 
-    /// Whether sequences with this key of the ``PrefixCache`` may come again.
-    func isKnown(prefixKey: String) -> Bool { prefixKey.isEmpty || set.adapters[prefixKey] != nil }
+    /// Whether sequences of this owner may come again.
+    func isKnown(_ owner: PrefixOwner) -> Bool { owner.adapter.map { set.adapters[$0] != nil } ?? true }
 
     func countRequest(_ name: String) { entries[name]?.requests += 1 }
 
@@ -209,10 +209,10 @@ final class AdapterStore {
             loads += 1
             entry.method = adapter.choice.label
             entry.bytes = bytes
-            let isBaseLike = obstacle == nil && virtual == 0 && adapter.leavesKeysAndValues
+            let canShare = obstacle == nil && virtual == 0
             return LoadedAdapter(
                 key: key, name: name, bytes: bytes, virtualTokens: virtual, isExclusive: obstacle != nil,
-                prefixKey: isBaseLike ? "" : key)
+                prefixes: PrefixRule(adapter, key: key, canShareBase: canShare))
         } catch {
             try? set.remove(key)
             throw ServingError(.adapter, error)

@@ -77,6 +77,9 @@ final class Choice {
         matcher = StopMatcher(request.stopTexts, includesStop: request.includesStopText)
     }
 
+    /// What decides its keys and values besides the tokens.
+    var prefixOwner: PrefixOwner { adapter?.prefixes.owner(of: job.request.prompt) ?? .base }
+
     /// The tokens that the model has read.
     var readTokens: [Int] { Array((job.request.prompt + generated).prefix(sequence.length)) }
 

@@ -140,11 +140,12 @@ final class EngineLoop {
     private func knownPrefix(of prompt: [Int], _ adapter: LoadedAdapter?) -> (sequence: CachedSequence, length: Int)?
     {
         guard keepsPrefixes, prompt.count > PrefixCache.shortest else { return nil }
-        let key = adapter?.prefixKey ?? ""
+        let owner = adapter?.prefixes.owner(of: prompt) ?? .base
         let wanted = Array(prompt.dropLast())
-        var best = prefixes.longest(wanted, key: key)
-        for choice in running where choice.adapter?.prefixKey ?? "" == key && choice.index == 0 {
-            let length = min(choice.sequence.length, PrefixCache.commonLength(wanted, choice.job.request.prompt))
+        var best = prefixes.longest(wanted, owner)
+        for choice in running where choice.index == 0 {
+            let common = PrefixCache.commonLength(wanted, choice.job.request.prompt)
+            let length = min(choice.sequence.length, owner.shared(common, with: choice.prefixOwner))
             if length >= PrefixCache.shortest, length > best?.length ?? 0 { best = (choice.sequence, length) }
         }
         return best
@@ -163,12 +164,12 @@ final class EngineLoop {
             sequence = copy
         }
         prefixes.insert(
-            sequence, key: choice.adapter?.prefixKey ?? "", tokens: choice.readTokens,
+            sequence, choice.prefixOwner, tokens: choice.readTokens,
             bytes: (virtual + max(sequence.capacity, sequence.length)) * bytesPerToken)
     }
 
     /// Forgets prefixes of adapters that are gone.
-    func removeUnknownPrefixes() { prefixes.keep { store.isKnown(prefixKey: $0) } }
+    func removeUnknownPrefixes() { prefixes.keep { store.isKnown($0) } }
 
     // MARK: Leaving
 

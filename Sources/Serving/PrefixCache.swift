@@ -3,11 +3,11 @@ import PEFT
 import Torch
 import TorchNN
 
-/// Keys and values of sequences that have ended, for later ones that begin with the same tokens and whose adapter gives the
-/// same keys and values. Those used least recently make room. Belongs to the engine's thread.
+/// Keys and values of sequences that have ended, for later ones that begin with the same tokens and share them. Those used least
+/// recently make room. Belongs to the engine's thread.
 final class PrefixCache {
     private struct Entry {
-        let key: String
+        let owner: PrefixOwner
         let tokens: [Int]
         let sequence: CachedSequence
         let bytes: Int
@@ -23,24 +23,22 @@ final class PrefixCache {
     private(set) var bytes = 0
 
     /// Adds a sequence, which nothing else changes any longer.
-    /// - Parameters:
-    ///   - key: stands for what decides keys and values besides the tokens.
-    ///   - tokens: the tokens whose keys and values it contains.
-    func insert(_ sequence: CachedSequence, key: String, tokens: [Int], bytes: Int) {
+    /// - Parameter tokens: the tokens whose keys and values it contains.
+    func insert(_ sequence: CachedSequence, _ owner: PrefixOwner, tokens: [Int], bytes: Int) {
         guard tokens.count >= Self.shortest else { return }
-        if entries.contains(where: { $0.key == key && $0.tokens.starts(with: tokens) }) { return }
-        remove { $0.key == key && tokens.starts(with: $0.tokens) }
+        if entries.contains(where: { $0.owner == owner && $0.tokens.starts(with: tokens) }) { return }
+        remove { $0.owner == owner && tokens.starts(with: $0.tokens) }
         if entries.count >= Self.mostEntries { removeOldest() }
         clock += 1
-        entries.append(Entry(key: key, tokens: tokens, sequence: sequence, bytes: bytes, lastUse: clock))
+        entries.append(Entry(owner: owner, tokens: tokens, sequence: sequence, bytes: bytes, lastUse: clock))
         self.bytes += bytes
     }
 
-    /// The sequence that begins with the most of these tokens, and how many.
-    func longest(_ tokens: [Int], key: String) -> (sequence: CachedSequence, length: Int)? {
+    /// The sequence that has keys and values of the most of these tokens, and of how many.
+    func longest(_ tokens: [Int], _ owner: PrefixOwner) -> (sequence: CachedSequence, length: Int)? {
         var best: (index: Int, length: Int)?
-        for (index, entry) in entries.enumerated() where entry.key == key {
-            let length = Self.commonLength(tokens, entry.tokens)
+        for (index, entry) in entries.enumerated() where owner.shared(tokens.count, with: entry.owner) > 0 {
+            let length = owner.shared(Self.commonLength(tokens, entry.tokens), with: entry.owner)
             if length >= Self.shortest, length > best?.length ?? 0 { best = (index, length) }
         }
         guard let best else { return nil }
@@ -58,8 +56,8 @@ final class PrefixCache {
     /// Removes entries until they and `others` bytes fit into `limit`, as far as possible.
     func makeRoom(for others: Int, limit: Int) { while bytes + others > limit, !entries.isEmpty { removeOldest() } }
 
-    /// Removes the entries of keys that can't come again.
-    func keep(_ isKnown: (String) -> Bool) { remove { !isKnown($0.key) } }
+    /// Removes the entries of owners that can't come again.
+    func keep(_ isKnown: (PrefixOwner) -> Bool) { remove { !isKnown($0.owner) } }
 
     private func removeOldest() {
         guard let oldest = entries.map(\.lastUse).min() else { return }

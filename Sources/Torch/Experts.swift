@@ -7,7 +7,6 @@ package struct ExpertMatrices {
         case dense(Tensor, isTransposed: Bool)
         /// One below the other: `[experts · outputs, inputs]`.
         case stored(StoredMatrix)
-        case groups(GroupQuantizedMatrix)
     }
 
     package let storage: Storage
@@ -23,19 +22,9 @@ package struct ExpertMatrices {
             switch storage {
             case .dense(let tensor, let isTransposed): (raw.dense, raw.is_transposed) = (tensor.pointer, isTransposed)
             case .stored(let matrix): raw.stored = matrix.raw
-            case .groups(let matrix): raw.groups = matrix.raw
             }
             return withUnsafePointer(to: &raw, body)
         }
-    }
-}
-
-extension GroupQuantizedMatrix {
-    /// Valid while this value exists.
-    fileprivate var raw: CTGroupMatrix {
-        CTGroupMatrix(
-            packed: packed.pointer, scales: scales.pointer, zeros: zeros.pointer, order: order?.pointer,
-            bits: Int32(bits), zero_offset: Int32(zeroOffset), group_size: Int64(groupSize))
     }
 }
 

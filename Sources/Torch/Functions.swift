@@ -81,7 +81,8 @@ package enum Functions {
     ///     same for all queries, whose first column is a sequence's first key, and which has no gradient.
     ///   - queryOffsets: where each sequence starts in `q`, and the end; `keyOffsets` in `k`.
     ///   - causal: whether a query attends only to the prefix and to keys up to its own position.
-    ///   - window: sliding-window size of causal attention, including the query's own key; `nil` for no window.
+    ///   - window: sliding-window size, including the query's own key: the keys that a query sees up to its own, and, if
+    ///     attention isn't causal, as many from its own on; `nil` for no window.
     ///   - softcap: c for scores c · tanh(scale · q kᵀ / c) (Gemma 2).
     ///   - dropout: dropout probability of the attention weights, with its seed.
     ///   - sinks: logits of one more key of each head, whose value is 0 (attention sinks; Xiao et al. 2023), `[heads]`.

@@ -4,24 +4,46 @@ import Testing
 
 @testable import LanguageModels
 
-/// Every key of transformers' configuration classes (`make_configuration_keys.py` lists them) is read or known to change
+/// Every key of transformers' configuration classes (`make_configuration_keys.py` and
+/// `make_encoder_configuration_keys.py` list them) is read or known to change
 /// nothing, and has transformers' value in a `config.json` that lacks it.
 @Suite struct ConfigurationKeyTests {
     private static func classes() throws -> [String: [String: JSON]] {
-        let file = try #require(Bundle.module.resourceURL).appendingPathComponent("Fixtures/configuration-keys.json")
-        return try #require(try JSON.read(file).object).compactMapValues(\.object)
+        let folder = try #require(Bundle.module.resourceURL).appendingPathComponent("Fixtures")
+        return try ["configuration-keys.json", "encoder-configuration-keys.json"].reduce(into: [:]) { all, name in
+            let classes = try #require(try JSON.read(folder.appendingPathComponent(name)).object)
+            all.merge(classes.compactMapValues(\.object)) { $1 }
+        }
     }
 
     static let families = ((try? classes()) ?? [:]).keys.sorted()
 
-    private func settings(_ family: String, _ fields: [String: JSON]) throws -> any CausalConfiguration {
+    private func model(_ family: String, _ fields: [String: JSON]) throws -> any LanguageModel {
         let fields = fields.merging(["model_type": .string(family)]) { $1 }
-        let model = try ModelRegistry.outline(.object(fields), file: "config.json")
+        return try ModelRegistry.outline(.object(fields), file: "config.json")
+    }
+
+    /// What the family read.
+    private func settings(_ family: String, _ fields: [String: JSON]) throws -> Any {
+        let model = try model(family, fields)
+        if let model = model as? any EncoderDecoder { return model.settings }
+        if let model = model as? any PretrainedEncoder { return model.settings }
         return try #require(model as? any CausalModel).settings
     }
 
+    private func irrelevantKeys(_ family: String) throws -> Set<String> {
+        switch try model(family, [:]).architecture {
+        case .encoderDecoder: ConfigurationReader.irrelevantEncoderDecoderKeys
+        case .encoder:
+            // Positions of some encoders start after the padding token's id.
+            ConfigurationReader.irrelevantEncoderKeys.union(
+                ["roberta", "xlm-roberta-xl"].contains(family) ? [] : ["pad_token_id"])
+        case .decoder: ConfigurationReader.irrelevantKeys.union(MultimodalText.irrelevantKeys)
+        }
+    }
+
     /// A configuration's values by name, RoPE by its frequencies.
-    private func values(_ settings: any CausalConfiguration) -> [String: String] {
+    private func values(_ settings: Any) -> [String: String] {
         var values: [String: String] = [:]
         for child in Mirror(reflecting: settings).children {
             guard let label = child.label, label != "json", label != "family" else { continue }
@@ -43,7 +65,7 @@ import Testing
     /// An invalid value of a key that is read is an error that names it.
     @Test(arguments: families) func everyKeyIsReadOrIrrelevant(family: String) throws {
         let keys = try #require(try Self.classes()[family])
-        let irrelevant = ConfigurationReader.irrelevantKeys.union(MultimodalText.irrelevantKeys)
+        let irrelevant = try irrelevantKeys(family)
         func check(_ key: String, _ fields: [String: JSON], besides others: [String: JSON] = [:]) throws {
             if irrelevant.contains(key) {
                 #expect(try values(settings(family, fields)) == values(settings(family, others)), "\(key)")

@@ -22,7 +22,15 @@ import TorchTestSupport
     static let cases: [Case] = {
         let rows = ["classification", "multi-label", "regression"]
         let all = rows + ["token-classification", "embeddings", "similarity"]
+        // One task per kind of head.
+        let kinds = ["classification", "token-classification", "embeddings"]
+        let further = [
+            "modernbert", "modernbert-mean", "electra", "albert", "mpnet", "xlm-roberta-xl", "deberta-v2",
+            "deberta-v2-convolution", "nomic_bert",
+        ].flatMap { family in kinds.map { Case(family: family, name: $0) } }
+        let embedders = ["qwen3-embedding", "gemma3-embedding"].map { Case(family: $0, name: "embeddings") }
         return ["bert", "roberta", "distilbert"].flatMap { family in all.map { Case(family: family, name: $0) } }
+            + further + embedders
             // XLM-RoBERTa is RoBERTa under another name.
             + all.map { Case(family: "roberta", name: $0, type: "xlm-roberta") }
             + ["llama", "gpt2"].flatMap { family in rows.map { Case(family: family, name: $0) } }
@@ -85,7 +93,7 @@ import TorchTestSupport
 
     @Test(arguments: ["llama", "gpt2"]) func aDecoderRefusesTasksWithoutAHead(family: String) throws {
         let folder = try ModelFolder(HeadFixture.folder.appendingPathComponent(family))
-        for task in [ModelTask.tokenClassification, .embeddings, .sequenceToSequence] {
+        for task in [ModelTask.tokenClassification, .sequenceToSequence] {
             let error = try #require(throws: PEFTError.self) {
                 _ = try folder.with(ModelHead(task: task, labels: ["a", "b"])).outline()
             }
@@ -142,7 +150,8 @@ struct HeadFixture {
     var head: ModelHead {
         ModelHead(
             task: given.task ?? .classification,
-            labels: given.task == .regression ? [] : (expected["labels"]?.array ?? []).compactMap(\.string))
+            labels: given.task == .regression ? [] : (expected["labels"]?.array ?? []).compactMap(\.string),
+            pooling: Pooling(expected["pooling"]?.string.flatMap { Pooling.Mode(rawValue: $0) } ?? .mean))
     }
 
     /// The encoder with the head's tensors of the fixture.

@@ -17,14 +17,11 @@ import Torch
         for (stack, queries, keys) in [
             (model.encoder, 0..<40, 40), (model.decoder, 3..<20, 20), (model.decoder, 9..<10, 10),
         ] {
-            let bias = try #require(stack.positionBias(queries: queries, keys: keys))
-            let table = try #require(stack.block.first?.attention.relativeBias)
-            let buckets = queries.flatMap { query in
-                (0..<keys).map {
-                    relativePositionBucket($0 - query, settings: model.settings, bidirectional: !stack.isDecoder)
-                }
-            }
-            let expected = table(Tensor(buckets, shape: [queries.count, keys])).permuted(2, 0, 1).contiguous()
+            let bias = try #require(stack.positionBiases(queries: queries, keys: keys).first)
+            let table = try #require(stack.blocks.first?.attention.relativeBias)
+            let buckets = RelativeBuckets(model.settings, isBidirectional: !stack.isDecoder)
+            let ids = queries.flatMap { query in (0..<keys).map { buckets.bucket($0 - query) } }
+            let expected = table(Tensor(ids, shape: [queries.count, keys])).permuted(2, 0, 1).contiguous()
             #expect(bias.isIdentical(to: expected))
         }
     }
@@ -32,7 +29,7 @@ import Torch
     @Test func textsBeyondTheMemoryAreRejected() throws {
         let model = try model()
         let error = #expect(throws: PEFTError.self) {
-            try withTorchErrors { _ = model.decoder.positionBias(queries: 0..<1_000_000, keys: 1_000_000) }
+            try withTorchErrors { _ = model.decoder.positionBiases(queries: 0..<1_000_000, keys: 1_000_000) }
         }
         #expect(error?.description.contains("relative position bias") == true)
     }

@@ -36,6 +36,12 @@ import TorchTestSupport
         + ["distilbert:token-classification", "distilbert:embeddings"]
         + ["bloom", "gptj"].map { "decoders/\($0)" }
 
+    /// Further families, on which methods of each kind of site are tried.
+    static let furtherBases =
+        ["bart", "m2m_100"].map { "decoders/\($0)" }
+        + ["modernbert", "albert", "mpnet", "deberta-v2", "nomic_bert"].map { "\($0):classification" }
+    static let furtherMethods = ["lora", "ia3", "prefix", "prompt", "houlsby", "layernorm", "full"]
+
     /// What makes no sense, with words of the reason that is given.
     static let refusals = [
         "bitfit on t5-v1.1": "has no biases", "bitfit on llama": "has no biases",
@@ -79,6 +85,14 @@ import TorchTestSupport
                     try? choice.set("alpha", to: "8")
                 }
                 return Case(choice: choice, testDescription: "\(method.name) on \(base)", base: base)
+            }
+        }
+        for base in furtherBases {
+            for method in PEFTMethods.builtIn where furtherMethods.contains(method.name) {
+                cases.append(
+                    Case(
+                        choice: MethodChoice.forTests(method, on: base),
+                        testDescription: "\(method.name) on \(base)", base: base))
             }
         }
         var everywhere = LoRA.Configuration(rank: 3, alpha: 5, targets: ["all-linear"])
@@ -146,7 +160,9 @@ import TorchTestSupport
         // A weight that is kept in fewer bits counts as the numbers that it stands for.
         let kept = model.namedModules().compactMap { $0.module as? Linear }.filter { $0.weight.isQuantized }
         let stored = kept.flatMap { $0.weight.parameters }.reduce(0) { $0 + $1.parameter.tensor.count }
-        let own = model.parameterCount - stored + kept.reduce(0) { $0 + $1.outputs * $1.inputs }
+        let buffers = model.parameters().filter { model.buffers.contains($0.path) }
+        let other = stored + buffers.reduce(0) { $0 + $1.parameter.tensor.count }
+        let own = model.parameterCount - other + kept.reduce(0) { $0 + $1.outputs * $1.inputs }
         let adapter = try Adapter(item.choice, on: model)
         #expect(adapter.trainableCount == summary.trainable)
         #expect(own + adapter.addedCount == summary.total)

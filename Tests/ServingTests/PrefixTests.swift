@@ -12,10 +12,10 @@ import Testing
         GenerationRequest(prompt + tail, adapter, most: 10)
     }
 
-    /// LoRA on projections of the last layer.
+    /// LoRA on projections of the last one of three layers.
     private static func last(_ targets: [String]) -> MethodChoice {
         var configuration = LoRA.Configuration()
-        configuration.selection = TargetSelection(targets: targets, layers: [1])
+        configuration.selection = TargetSelection(targets: targets, layers: [2])
         return MethodChoice(LoRA.self, configuration)
     }
 
@@ -63,6 +63,31 @@ import Testing
                     try server.offline([request.prompt], adapter: name, request.parameters) == answer.tokens,
                     "\(name)")
             }
+        }
+    }
+
+    /// Activated LoRA leaves the tokens before the last invocation to the base.
+    @Test func promptsShareTheBasesPrefixUpToTheInvocation() async throws {
+        try await SmallServer.run("llama") { server in
+            var server = server
+            var choice = MethodChoice(ALoRA.self)
+            try choice.set("invocation-tokens", to: "9,10")
+            try server.addAdapter("activated", choice, seed: 4)
+            let engine = try await server.engine()
+            defer { engine.stop() }
+            let (once, twice) = ([9, 10, 5], [9, 10, 5, 7, 9, 10, 6])
+            var answers: Set<[[Int]]> = []
+            for (name, tail, cached) in [
+                (nil, [], 0), ("activated", once, 48), ("activated", once, 50), ("activated", twice, 48),
+                (nil, once, 50),
+            ] as [(String?, [Int], Int)] {
+                let request = Self.request(name, tail: tail)
+                let answer = try await Answer(engine.submit(request))
+                #expect(answer.usage?.cachedTokens == cached, "\(name ?? "") \(tail)")
+                #expect(try server.offline([request.prompt], adapter: name, request.parameters) == answer.tokens)
+                answers.insert(answer.tokens)
+            }
+            #expect(answers.count == 4)
         }
     }
 

@@ -70,9 +70,11 @@ import Testing
             try Data([0xEF, 0xBB, 0xBF] + Array("<a>\r\n\n b c\n<d>".utf8)).write(to: file)
             #expect(try NewTokens.list(file) == ["<a>", " b c", "<d>"])
             try Data("\n".utf8).write(to: file)
-            #expect(try failure { _ = try NewTokens.list(file) }.problem.contains("lists no tokens"))
+            let empty = try #require(throws: PEFTError.self) { try NewTokens.list(file) }
+            #expect(empty.problem.contains("lists no tokens"))
             try Data([0x61, 0xFF]).write(to: file)
-            #expect(try failure { _ = try NewTokens.list(file) }.problem.contains("UTF-8"))
+            let damaged = try #require(throws: PEFTError.self) { try NewTokens.list(file) }
+            #expect(damaged.problem.contains("UTF-8"))
         }
     }
 
@@ -80,7 +82,7 @@ import Testing
         try withTemporaryFolder { folder in
             let file = folder.appendingPathComponent("vocab.txt")
             try Data("[UNK]\n[PAD]\n[CLS]\n[SEP]\n[MASK]\na\n".utf8).write(to: file)
-            let error = try failure { _ = try NewTokens(["<x>"], in: folder) }
+            let error = try #require(throws: PEFTError.self) { try NewTokens(["<x>"], in: folder) }
             #expect(error.problem.contains("no tokenizer.json"))
         }
     }

@@ -37,6 +37,7 @@ import TorchTestSupport
         Case(queries: [0, 5, 7], keys: [0, 5, 7], causal: true, window: 2, testDescription: "a window"),
         Case(
             queries: [0, 5, 7], keys: [0, 8, 10], causal: true, window: 4, testDescription: "a window over prefixes"),
+        Case(queries: [0, 5, 7], keys: [0, 8, 10], window: 2, testDescription: "a window in both directions"),
         Case(queries: [0, 3, 5], keys: [0, 3, 5], scale: 0.7, softcap: 0.8, testDescription: "a soft cap"),
         Case(
             queries: [0, 4, 6], keys: [0, 4, 6], causal: true, keyHeads: 1, testDescription: "shared heads of keys"),
@@ -58,6 +59,12 @@ import TorchTestSupport
         Case(
             queries: [0, 200], keys: [0, 200], causal: true, scale: 0.3, window: 500, testDescription: "a wide window"
         ),
+        Case(
+            queries: [0, 200, 290], keys: [0, 207, 300], scale: 0.3, window: 37,
+            testDescription: "window in both directions"),
+        Case(
+            queries: [0, 300, 310], keys: [0, 310, 330], hasBias: true, scale: 0.3, window: 17, softcap: 0.9,
+            keyHeads: 1, testDescription: "everything in both directions"),
     ]
 
     @Test(arguments: long) func tilesEqualAttentionRowByRow(item: Case) throws {
@@ -238,11 +245,12 @@ import TorchTestSupport
                     scores
                     + x[3].narrowed(axis: 1, 0..<queries.count).narrowed(axis: 2, skipped..<(skipped + keys.count))
             }
-            if item.causal {
+            if item.causal || item.window != nil {
                 let hidden = (0..<queries.count).flatMap { i in
                     (0..<keys.count).map { j in
                         let distance = prefix + i - j
-                        return distance < 0 || distance >= item.window ?? .max ? -Double.infinity : 0
+                        let isFuture = item.causal && distance < 0
+                        return isFuture || abs(distance) >= item.window ?? .max ? -Double.infinity : 0
                     }
                 }
                 scores = scores + Tensor(hidden, shape: [queries.count, keys.count])

@@ -213,7 +213,7 @@ CTTensor *ct_dropout(const CTTensor *x, double probability, uint64_t seed);
 CTTensor *ct_rotary(const CTTensor *x, const CTTensor *cosines, const CTTensor *sines, bool interleaved);
 /// Attention within each sequence of packed q [tokens, heads, size] and k, v [tokens, key heads, size] (grouped-query
 /// attention where key heads < heads). With causal a query sees keys up to its own, with a window > 0 only the last
-/// `window` of those; few masked scores are computed. softcap > 0 maps scaled scores s to softcap · tanh(s / softcap)
+/// `window` of those; without causal, a window is as many keys in each direction, its own among both. softcap > 0 maps scaled scores s to softcap · tanh(s / softcap)
 /// before the bias, which is [heads, queries, keys], laid out for the longest prefix, or [heads, keys from a sequence's
 /// first one on] without a gradient. Sinks [heads], unless NULL, are logits of one more key per head, whose value is 0.
 CTTensor *ct_packed_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, const CTTensor *bias,
@@ -296,18 +296,11 @@ typedef struct {
 } CTProjection;
 /// x [..., inputs] Wᵀ + bias + scale · drop(x) aᵀ bᵀ for each, fused (Projections.cpp). Returns 0 on success.
 int ct_projections(const CTTensor *x, int count, const CTProjection *, CTTensor **results);
-/// A group-wise quantized matrix [outputs, inputs], as `ct_group_linear` has it.
-typedef struct {
-    const CTTensor *packed, *scales, *zeros, *order;
-    int bits, zero_offset;
-    int64_t group_size;
-} CTGroupMatrix;
 /// The matrices [outputs, inputs] of all experts: dense [experts, outputs, inputs], or [experts, inputs, outputs] if it is
-/// transposed; or, where `dense` is NULL, a quantized matrix [experts · outputs, inputs] (`stored` if it has codes).
+/// transposed; or, where `dense` is NULL, a quantized matrix [experts · outputs, inputs].
 typedef struct {
     const CTTensor *dense;
     CTStoredMatrix stored;
-    CTGroupMatrix groups;
     int64_t experts;
     bool is_transposed;
 } CTExpertStack;

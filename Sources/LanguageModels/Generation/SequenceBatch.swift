@@ -241,7 +241,8 @@ private final class SequencesContext: AttentionContext {
                     prefix.keys.to(k.dtype), prefix.values.to(v.dtype), layer: site.position ?? layer, column: 0)
             }
             let (queries, count) = (own(q), part.tokens.count)
-            var (keys, values) = part.sequence.write(own(k), own(v), layer: site.position ?? layer, column: part.column)
+            var (keys, values) = part.sequence.write(
+                own(k), own(v), layer: site.position ?? layer, column: part.column)
             let columns = keys.dim(0)
             // A sequence's columns are its positions.
             var bias = bias.isEmpty ? nil : bias[row].narrowed(axis: 1, 0..<columns)

@@ -13,6 +13,12 @@ class AttentionContext {
     var routerRecord: RouterRecord?
     /// Cosines and sines of RoPE, computed by the first layer that needs each kind.
     private var rotations: [ObjectIdentifier: (cosines: Tensor, sines: Tensor)] = [:]
+    /// A relative position bias of all layers, by ``places``, of packed sequences whose outputs are all computed.
+    var sharedBias: Tensor?
+    /// Vectors of relative positions, `[2 · span, size]`, for ``DisentangledAttention``.
+    var relativePositions: Tensor?
+    /// Positions of the longest sequence's tokens, after the longest prefix.
+    var places: Range<Int> { 0..<longest }
 
     init(positions: Tensor, longest: Int) { (self.positions, self.longest) = (positions, longest) }
 
@@ -65,7 +71,8 @@ class AttentionContext {
 
 /// Sequences packed end to end.
 final class PackedContext: AttentionContext {
-    private let offsets: [Int]
+    let offsets: [Int]
+    private let longestPrefix: Int
     private let isCausal: Bool
     private let selected: SelectedTokens?
     /// Keys and values of each layer with their offsets, if decoding continues from them.
@@ -86,7 +93,8 @@ final class PackedContext: AttentionContext {
     ///   - limit: number of positions of the model, if limited.
     ///   - biases: the model's linear biases, if it has them.
     init(
-        _ rows: PromptedRows, texts: PackedSequences? = nil, prefixes: [Int], isCausal: Bool, keeps: Bool = false, longest: Int = 0,
+        _ rows: PromptedRows, texts: PackedSequences? = nil, prefixes: [Int], isCausal: Bool, keeps: Bool = false,
+        longest: Int = 0,
         selected: SelectedTokens? = nil, limit: Int? = nil, biases: LinearBiases? = nil
     ) {
         (offsets, self.isCausal, self.keeps, self.selected) = (rows.offsets, isCausal, keeps, selected)
@@ -97,6 +105,7 @@ final class PackedContext: AttentionContext {
         // On the meta device nothing is looked up.
         let positions = rows.states.device == .meta ? all : checkedPositions(all, limit: limit)
         let last = (positions.max() ?? -1) + 1
+        longestPrefix = prefixes.max() ?? 0
         parts = Self.parts(
             biases, hasVirtualTokens: rows.prompts.indices.map { rows.prompts[$0] > 0 || prefixes[$0] > 0 },
             positions: last, device: rows.states.device)
@@ -117,6 +126,11 @@ final class PackedContext: AttentionContext {
         return spans.map {
             ($0.rows, biases(positions: positions, hasVirtualTokens: $0.isVirtual, device: device))
         }
+    }
+
+    override var places: Range<Int> {
+        let own = zip(offsets.dropFirst(), offsets).map { $0 - $1 }.max() ?? 0
+        return longestPrefix..<(longestPrefix + own)
     }
 
     /// Whether the last layer computes the outputs of some tokens only.
@@ -159,7 +173,7 @@ final class PackedContext: AttentionContext {
             let (queries, queryOffsets) = own(q, queryOffsets)
             let (keys, keyOffsets) = own(all.keys, all.offsets)
             return Functions.packedAttention(
-                queries, keys, own(all.values, all.offsets).0, bias: part.bias, queryOffsets: queryOffsets,
+                queries, keys, own(all.values, all.offsets).0, bias: part.bias ?? sharedBias, queryOffsets: queryOffsets,
                 keyOffsets: keyOffsets, causal: isCausal, window: window, scale: scale, softcap: softcap,
                 dropout: probability, seed: seed, sinks: site.sinks?.tensor)
         }

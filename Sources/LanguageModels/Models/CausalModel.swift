@@ -150,7 +150,8 @@ extension CausalModel {
         let rows = inputSite(EmbeddingNoise.added(to: embedded, offsets: input.offsets), offsets: input.offsets)
         let prefixes = (prefixSites.first?.prefixes(forRows: input.rows) ?? []).map { $0?.keys.dim(0) ?? 0 }
         let context = PackedContext(
-            rows, texts: input, prefixes: prefixes.isEmpty ? rows.prompts.map { _ in 0 } : prefixes, isCausal: true, keeps: keeps,
+            rows, texts: input, prefixes: prefixes.isEmpty ? rows.prompts.map { _ in 0 } : prefixes, isCausal: true,
+            keeps: keeps,
             longest: longest, selected: outputs.flatMap { SelectedTokens(rows, of: input.offsets, spans: $0) },
             limit: positionLimit, biases: linearBiases)
         context.routerRecord = record

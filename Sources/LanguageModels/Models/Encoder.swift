@@ -9,6 +9,8 @@ protocol EncoderModel: LanguageModel {
     var prefixSites: [KeyValueSite] { get }
     /// Whether attention is causal, so that the last token represents the sequence.
     var isCausal: Bool { get }
+    /// Which states a sequence's scores are computed from: the first token's, or the mean.
+    var rowPooling: Pooling.Mode { get }
     /// Token embeddings, before positions and types: `[tokens]` -> `[tokens, size]`.
     func embed(_ ids: Tensor) -> Tensor
     /// The layers over embedded tokens `[tokens, size]` -> `[tokens, size]`.
@@ -22,6 +24,7 @@ protocol EncoderModel: LanguageModel {
 
 extension EncoderModel {
     var isCausal: Bool { false }
+    var rowPooling: Pooling.Mode { .cls }
     package var architecture: Architecture { .encoder }
     package var aliases: [String: String] { [:] }
     package var generationDefaults: GenerationDefaults {
@@ -101,7 +104,12 @@ extension EncoderModel {
             return all.selecting(positions)
         case .embeddings: return head.pooling(rows.withoutPrompts(states), offsets: batch.input.offsets)
         default:
-            let chosen = areRows ? states : states.selecting(Tensor(speakers(rows), device: states.device))
+            let chosen =
+                areRows
+                ? states
+                : rowPooling == .mean
+                    ? Pooling(.mean, normalizes: false)(states, offsets: rows.offsets)
+                    : states.selecting(Tensor(speakers(rows), device: states.device))
             return RowRouting.within(single: batch.input.rows) { rowScores(chosen) }
         }
     }
@@ -121,7 +129,7 @@ extension EncoderModel {
         let prefixes = (prefixSites.first?.prefixes(forRows: input.rows) ?? []).map { $0?.keys.dim(0) ?? 0 }
         let isOfTokens = head.task == .tokenClassification || head.task == .embeddings
         let selected =
-            isOfTokens || !UnreadOutputs.areLeftOut
+            isOfTokens || rowPooling == .mean || !UnreadOutputs.areLeftOut
             ? nil : SelectedTokens(ranges: speakers(rows).map { $0..<($0 + 1) }, device: rows.states.device)
         let context = PackedContext(
             rows, prefixes: prefixes.isEmpty ? rows.prompts.map { _ in 0 } : prefixes, isCausal: isCausal,

@@ -52,7 +52,15 @@ final class Experts: Module {
     }
 
     override func ownParameters() -> [(key: String, parameter: Parameter)] {
-        biases.map { [("gate_up_proj_bias", $0.gateUp), ("down_proj_bias", $0.down)] } ?? []
+        var result: [(key: String, parameter: Parameter)] = []
+        for (name, weight) in [("gate_up_proj", gateUp.weight), ("down_proj", down.weight)] where weight.areSiblings {
+            for item in weight.parameters { result.append((name + item.key, item.parameter)) }
+        }
+        if let biases {
+            result.append(("gate_up_proj_bias", biases.gateUp))
+            result.append(("down_proj_bias", biases.down))
+        }
+        return result
     }
 }
 

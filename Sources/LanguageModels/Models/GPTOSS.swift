@@ -36,8 +36,11 @@ extension LlamaVariant {
                 "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false,
                 "original_max_position_embeddings": 4096,
             ]
-            let read = isThere ? read : ConfigurationReader(
-                json: read.without("rope_parameters").json, defaults: ["rope_parameters": usual])
+            let read =
+                isThere
+                ? read
+                : ConfigurationReader(
+                    json: read.without("rope_parameters").json, defaults: ["rope_parameters": usual])
             return (try RotaryPositions(read, headSize: size), nil)
         },
         details: { _, _ in LlamaDetails(hasSinks: true) }

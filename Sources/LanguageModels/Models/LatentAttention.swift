@@ -39,7 +39,8 @@ final class LatentAttention: SelfAttention {
         super.init()
         // Prefix tuning of latents is not defined.
         _site.wrappedValue = KeyValueSite(
-            .attention, role: .decoder, heads: heads, headSize: max(keySize, settings.valueSize), takesPrefixes: false)
+            .attention, role: .decoder, heads: heads, headSize: max(keySize, settings.valueSize), takesPrefixes: false
+        )
         // transformers' norms of latents have this ε whatever the configuration.
         func norm(_ size: Int) -> RMSNorm { RMSNorm(size, epsilon: 1e-6) }
         let rank = settings.queryRank

@@ -179,7 +179,8 @@ package struct LlamaConfiguration: CausalConfiguration {
             return SparseFeedForward(experts, size: hiddenSize, activation: activation)
         }
         return feedForward.network(
-            hiddenSize, hidden: experts?.denseSize ?? feedForwardSize, bias: hasFeedForwardBias, activation: activation)
+            hiddenSize, hidden: experts?.denseSize ?? feedForwardSize, bias: hasFeedForwardBias,
+            activation: activation)
     }
 
     func attention(ofLayer layer: Int) -> SelfAttention {

@@ -55,3 +55,8 @@ func through(_ layers: [some StackLayer], _ x: Tensor, _ context: AttentionConte
         return checkpointed(x) { last($0, narrowed) }
     }
 }
+
+/// The same, if all layers compute the outputs of all tokens.
+func throughAll(_ layers: [some StackLayer], _ x: Tensor, _ context: AttentionContext) -> Tensor {
+    context.last.selected(layers.reduce(x) { x, layer in checkpointed(x) { layer($0, context) } })
+}

@@ -1,8 +1,8 @@
 import PEFTSupport
 import Torch
 
-/// `config.json` of a T5: v1.0 (ReLU, tied), v1.1 and FLAN (gated GELU, untied), tied gated models, and mT5.
-package struct T5Configuration: Sendable {
+/// `config.json` of a T5: v1.0 (ReLU, tied), v1.1 and FLAN (gated GELU, untied), tied gated models, mT5 and UMT5.
+package struct T5Configuration: EncoderDecoderConfiguration {
     package let family: ModelFamily
     package let vocabularySize: Int
     /// Size of the hidden states.
@@ -29,10 +29,22 @@ package struct T5Configuration: Sendable {
     package let padToken: Int
     package let endTokens: [Int]
     package let startToken: Int
+    let startsWithLastToken = false
+    /// Whether each layer has a position bias of its own (UMT5), and not the first layer's.
+    let hasBiasInEachLayer: Bool
     package let json: JSON
 
-    /// - Parameter isMultilingual: whether it is an mT5, which has other defaults and never scales hidden states.
-    init(_ json: JSON, isMultilingual: Bool, family: ModelFamily) throws {
+    enum Variant {
+        case t5
+        /// Other defaults, and hidden states are never scaled.
+        case mt5
+        /// mT5's defaults, and position biases in each layer.
+        case umt5
+    }
+
+    init(_ json: JSON, _ variant: Variant, family: ModelFamily) throws {
+        let isMultilingual = variant != .t5
+        hasBiasInEachLayer = variant == .umt5
         let read = ConfigurationReader(json: json)
         (self.json, self.family) = (json, family)
         vocabularySize = try read.integer("vocab_size", .vocabulary, default: isMultilingual ? 250_112 : 32128)
@@ -63,7 +75,7 @@ package struct T5Configuration: Sendable {
         self.activation = activation
         isTied = try read.boolean("tie_word_embeddings", default: true)
         // Newer files specify it; in older ones the tied models are the ones that scale. An mT5 never does.
-        scalesOutput = try !isMultilingual && read.boolean("scale_decoder_outputs", default: isTied)
+        scalesOutput = try variant != .mt5 && read.boolean("scale_decoder_outputs", default: isTied)
         padToken = try read.integer("pad_token_id", default: 0, in: 0...1_000_000_000)
         endTokens = try read.tokens("eos_token_id", default: [1])
         startToken = try read.integer("decoder_start_token_id", default: padToken, in: 0...1_000_000_000)
@@ -77,7 +89,7 @@ package struct T5Configuration: Sendable {
 extension ModelFamily {
     static let t5 = ModelFamily(
         name: "t5",
-        constructor: .generator { try T5(T5Configuration($0, isMultilingual: false, family: $1)) },
+        constructor: .generator { try T5(T5Configuration($0, .t5, family: $1)) },
         modules: .t5(scaleKey: "scale_decoder_outputs"), tokenTypes: .none,
         adapterTargets: AdapterTargets(
             lora: .named(["q", "v"]), adaLoRA: .named(["q", "k", "v", "o", "wi", "wo"]),

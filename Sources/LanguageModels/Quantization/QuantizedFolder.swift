@@ -5,7 +5,7 @@ import TorchNN
 /// Formats of quantized weights in folders, by `quant_method` of their `quantization_config`. To add one, add a file
 /// here and a line in ``methods``.
 enum QuantizedFolder {
-    static let methods: [Method] = [.gptq, .awq, .gguf, .bitsAndBytes]
+    static let methods: [Method] = [.gptq, .awq, .gguf, .bitsAndBytes, .mxfp4]
 
     /// One `quant_method`.
     struct Method: Sendable {
@@ -22,6 +22,8 @@ enum QuantizedFolder {
         var marker = "qweight"
         /// Creates an empty weight for one matrix, to be filled from the folder's tensors.
         let shapes: (_ outputs: Int, _ inputs: Int, _ path: String, Stored?) throws -> any LinearWeight
+        /// For a method that quantizes experts alone: creates the empty matrices of a projection.
+        var experts: ((_ experts: Int, _ outputs: Int, _ inputs: Int, _ path: String) throws -> any ExpertWeight)?
     }
 
     /// Shape of a tensor in the folder by its name below the projection's; `nil` without files.
@@ -59,7 +61,11 @@ enum QuantizedFolder {
     static func prepare(_ model: any LanguageModel, _ scheme: Scheme, stored: [String: [Int]]?) throws {
         let left = (model.newModules + [model.outputLayer]).filter { !$0.isEmpty }
         for (path, module) in model.namedModules() {
-            guard let linear = module as? Linear else { continue }
+            if let site = module as? ExpertLinear, let experts = scheme.experts {
+                site.weight = try experts(site.experts, site.outputs, site.inputs, path)
+                continue
+            }
+            guard let linear = module as? Linear, scheme.experts == nil else { continue }
             let isQuantized =
                 stored.map { $0["\(path).\(scheme.marker)"] != nil }
                 ?? !left.contains { path == $0 || path.hasPrefix($0 + ".") }
@@ -70,7 +76,22 @@ enum QuantizedFolder {
     }
 
     /// The `quantization_config` of a model's weights; `nil` if none are quantized.
+    /// - Throws: ``PEFTError`` for experts in a format that files don't have.
     static func configuration(of model: any LanguageModel) throws -> JSON? {
+        var others: [(path: String, weight: any ExpertWeight)] = []
+        for (path, module) in model.namedModules() {
+            if let site = module as? ExpertLinear, site.weight.precision != .full {
+                others.append((path, site.weight))
+            }
+        }
+        if let first = others.first {
+            guard others.allSatisfy({ $0.weight.areSiblings }) else {
+                throw PEFTError(
+                    "the experts at '\(first.path)' are stored as \(first.weight.formatName), which model folders don't have",
+                    remedy: "load the model without --weights")
+            }
+            return ["quant_method": .string(first.weight.formatName)]
+        }
         let projections = Projections(
             all: model.namedModules().compactMap { path, module in
                 (module as? Linear).map { (path, $0.weight.declaration) }
@@ -105,7 +126,11 @@ extension LanguageModel {
         let weights = namedModules().compactMap { _, module in
             (module as? Linear)?.weight ?? (module as? Embedding)?.weight
         }
+        let experts = namedModules().compactMap { ($0.module as? ExpertLinear)?.weight }
         return Set(
+            experts.filter { $0.precision == .quantized }
+                .flatMap { $0.parameters.map { ObjectIdentifier($0.parameter) } }
+        ).union(
             // A key path in place of the closure crashes the compiler of Swift 6.3.1.
             weights.filter { $0.isQuantized }
                 .flatMap { $0.parameters.map { ObjectIdentifier($0.parameter) } })

@@ -56,8 +56,24 @@ public struct WeightStorage: Sendable, Equatable {
         }
     }
 
+    /// The experts that this format applies to, by path.
+    package func experts(of model: any LanguageModel) -> [(path: String, site: ExpertLinear)] {
+        guard format.conversion != nil else { return [] }
+        return model.namedModules().compactMap { path, module in
+            guard let site = module as? ExpertLinear, site.weight.precision == .full else { return nil }
+            return (path, site)
+        }
+    }
+
+    /// Converts the matrices of experts to this format.
+    package func converted(_ weight: any ExpertWeight) -> any ExpertWeight {
+        let rows = weight.dense(as: .float32).reshaped(weight.experts * weight.outputs, weight.inputs)
+        return StoredExperts(converted(DenseWeight(rows)), experts: weight.experts) ?? weight
+    }
+
     /// Converts a model's projections to this format, one at a time.
     package func apply(to model: any LanguageModel) {
+        for (_, site) in experts(of: model) { site.weight = converted(site.weight) }
         for (_, linear) in projections(of: model) { linear.weight = converted(linear.weight) }
     }
 }
@@ -77,10 +93,20 @@ extension LanguageModel {
             // The model's files may have it transposed.
             linear.weight = try (modules[path] as? Linear)?.weight.replacing(with: dense) ?? DenseWeight(dense)
         }
+        for (path, module) in namedModules() {
+            guard let site = module as? ExpertLinear, site.weight.precision != .full else { continue }
+            let isTransposed = (modules[path] as? ExpertLinear)?.weight.isTransposed ?? false
+            let dense = site.weight.dense(as: .float32)
+            site.weight = DenseExperts(
+                (isTransposed ? dense.transposed() : dense).contiguous(), isTransposed: isTransposed)
+        }
     }
 
     /// Whether some projections are stored in blocks or as int8.
     package var hasRoundedWeights: Bool {
-        namedModules().contains { ($0.module as? Linear)?.weight.isRoundedByMerging == true }
+        namedModules().contains {
+            ($0.module as? Linear)?.weight.isRoundedByMerging == true
+                || ($0.module as? ExpertLinear)?.weight.precision == .quantized
+        }
     }
 }

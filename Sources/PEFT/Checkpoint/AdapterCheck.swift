@@ -25,6 +25,19 @@ package struct AdapterCheck: Codable, Sendable {
     /// Scales of the LoRA branches, with the number of modules that use each.
     package var scales: [Scale] = []
 
+    /// The experts that the adapter changes, for each adapted tensor of experts.
+    package var changedExperts: [(path: String, changed: [Int], count: Int)] {
+        var result: [(path: String, changed: [Int], count: Int)] = []
+        for site in sites {
+            guard let expert = site.expert else { continue }
+            let path = String(site.path.dropLast(String(expert).count + 1))
+            if result.last?.path != path { result.append((path, [], 0)) }
+            result[result.count - 1].count += 1
+            if site.strength > 0 { result[result.count - 1].changed.append(expert) }
+        }
+        return result
+    }
+
     /// Problems of one kind.
     package struct Group: Codable, Sendable {
         package var kind: String

@@ -51,7 +51,11 @@ package struct MergeDrift: Codable, Sendable, Equatable {
         func scores(_ storage: WeightStorage) throws -> [Tensor] {
             let linears = storage.projections(of: model).map(\.linear)
             let own = linears.map(\.weight)
-            defer { for (linear, weight) in zip(linears, own) { linear.weight = weight } }
+            let experts = storage.experts(of: model).map { ($0.site, $0.site.weight) }
+            defer {
+                for (linear, weight) in zip(linears, own) { linear.weight = weight }
+                for (site, weight) in experts { site.weight = weight }
+            }
             try withTorchErrors { storage.apply(to: model) }
             return try scores()
         }

@@ -183,6 +183,11 @@ public struct ModelOutline {
         // The first tensor of a quantized weight represents its weights.
         let meanings = Dictionary(
             named.flatMap { path, module -> [(String, Int)] in
+                if let site = module as? ExpertLinear, site.weight.precision == .quantized {
+                    return site.weight.paths(at: path).enumerated().map {
+                        ($0.element, $0.offset == 0 ? site.experts * site.outputs * site.inputs : 0)
+                    }
+                }
                 guard let weight = Self.weight(of: module), weight.isQuantized else { return [] }
                 return weight.parameters.enumerated().map {
                     ("\(path).\($0.element.key)", $0.offset == 0 ? weight.outputs * weight.inputs : 0)
@@ -190,6 +195,11 @@ public struct ModelOutline {
             }, uniquingKeysWith: { first, _ in first })
         let wordPaths = [model.inputEmbedding, model.outputLayer]
         frozen = named.flatMap { path, module -> [FrozenTensor] in
+            if let site = module as? ExpertLinear, site.weight.precision != .full {
+                return site.weight.paths(at: path).map {
+                    FrozenTensor(path: $0, storage: site.weight.formatName, takesCopies: false)
+                }
+            }
             guard let weight = Self.weight(of: module), weight.precision != .full else { return [] }
             let takesCopies = weight.precision == .half && wordPaths.contains(path)
             return weight.parameters.map {
@@ -220,7 +230,8 @@ public struct ModelOutline {
         }
         let types = Dictionary(named.map { ($0.path, $0.module) }, uniquingKeysWith: { first, _ in first })
         let head = [model.outputLayer].filter { !$0.isEmpty } + model.newModules
-        parameters = model.parameters().map { path, parameter in
+        let buffers = model.buffers
+        parameters = model.parameters().filter { !buffers.contains($0.path) }.map { path, parameter in
             let owner = path.split(separator: ".").dropLast().joined(separator: ".")
             return ParameterSite(
                 path: path, shape: parameter.tensor.shape,

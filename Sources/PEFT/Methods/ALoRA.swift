@@ -88,6 +88,18 @@ public struct ALoRA: BuiltInMethod, LoRAVariant {
     }
 }
 
+extension Adapter {
+    /// The tokens from whose last occurrence in a prompt on the adapter acts; empty if it acts on all tokens.
+    package var invocation: [Int] {
+        (choice.configuration as? LoRA.Configuration)?.variants[ALoRA.self].invocation ?? []
+    }
+
+    /// Whether keys and values before the invocation are the base's, as nothing but activated branches was added.
+    package var actsFromInvocation: Bool {
+        !invocation.isEmpty && trained.isEmpty && attached.allSatisfy { $0.adapter is ActivatedLoRAAdapter }
+    }
+}
+
 /// A LoRA branch of the tokens after an invocation.
 final class ActivatedLoRAAdapter: LoRAAdapter {
     private let invocation: [Int]

@@ -112,7 +112,7 @@ extension LoRA.Configuration {
         if let first = unused.first, !selection.allowsUnusedTargets || known.isEmpty {
             let names = Set(model.experts.map { TargetSelection.leaves([$0.path])[0] }).sorted()
             throw PEFTError(
-                "the parameter '\(first)' matches no matrix of this \(model.family) model",
+                "the target parameter '\(first)' matches no matrix of this \(model.family) model",
                 remedy: names.isEmpty ? "use --targets" : "its experts have \(names.joined(separator: ", "))")
         }
         try requirePlainParameters()

@@ -20,14 +20,21 @@ package final class ExpertLinear: Module, AdapterSite {
         weight = DenseExperts(.empty(shape, device: device), isTransposed: isTransposed)
     }
 
-    package override func ownParameters() -> [(key: String, parameter: Parameter)] { weight.parameters }
+    package override func ownParameters() -> [(key: String, parameter: Parameter)] {
+        weight.areSiblings ? [] : weight.parameters
+    }
 
     /// x `[tokens, inputs]`, or `[assignments, inputs]` in the order of experts -> `[assignments, outputs]` in that order.
     package func callAsFunction(
         _ x: Tensor, bias: Tensor? = nil, routing: ExpertRouting, isOrdered: Bool
     ) -> Tensor {
-        Functions.expertLinear(
-            x, weight.matrices, bias: bias, update: update, routing: routing, isOrdered: isOrdered)
+        guard weight.hasSwappedPairs else {
+            return Functions.expertLinear(
+                x, weight.matrices, bias: bias, update: update, routing: routing, isOrdered: isOrdered)
+        }
+        let swapped = update.map { (a: $0.a.swappingPairs, b: $0.b, scale: $0.scale) }
+        return Functions.expertLinear(
+            x.swappingPairs, weight.matrices, bias: bias, update: swapped, routing: routing, isOrdered: isOrdered)
     }
 
     /// The adapters' deltas as one: their factors side by side.
@@ -71,11 +78,32 @@ package protocol ExpertWeight {
     func dense(as type: DType) -> Tensor
     /// Whether files have `[experts, inputs, outputs]`.
     var isTransposed: Bool { get }
+    /// Whether ``matrices`` have inputs 2i and 2i + 1 in the place of each other.
+    var hasSwappedPairs: Bool { get }
+    /// Whether the names of the tensors follow the projection's without a dot, beside it.
+    var areSiblings: Bool { get }
     /// Name of the format in reports and errors, such as `nf4`.
     var formatName: String { get }
     var precision: WeightPrecision { get }
     /// The same format with other values `[experts, outputs, inputs]`.
     func replacing(with dense: Tensor) throws -> any ExpertWeight
+}
+
+extension ExpertWeight {
+    package var isTransposed: Bool { false }
+    package var hasSwappedPairs: Bool { false }
+    package var areSiblings: Bool { false }
+    /// Paths of the tensors of a projection at `path`.
+    package func paths(at path: String) -> [String] {
+        parameters.map { $0.key.isEmpty ? path : areSiblings ? path + $0.key : "\(path).\($0.key)" }
+    }
+}
+
+extension Tensor {
+    /// x `[…, size]` with components 2i and 2i + 1 in the place of each other.
+    fileprivate var swappingPairs: Tensor {
+        reshaped(Array(shape.dropLast()) + [dim(-1) / 2, 2]).flipped(axis: -1).reshaped(shape)
+    }
 }
 
 /// Dense matrices, `[experts, outputs, inputs]` or transposed.

@@ -38,13 +38,13 @@ PROBLEMS = {"classification": "single_label_classification", "multi-label": "mul
             "regression": "regression"}
 
 
-def data(family, task):
+def data(family, task, has_pairs):
     generator = torch.Generator().manual_seed(11)
     ids = lambda n: torch.randint(2, 48, (n,), generator=generator).tolist()
     rows = []
     for number, length in enumerate([13, 6, 20]):
         row = dict(input=ids(length))
-        if family == "bert" and task in PROBLEMS:  # a pair of texts
+        if has_pairs and task in PROBLEMS:  # a pair of texts
             row["segments"] = [0] * (length // 2) + [1] * (length - length // 2)
         if task == "classification":
             row["target"] = [[4, 0, 2][number]]
@@ -71,20 +71,23 @@ def padded(texts, pad, segments=None):
     return batch
 
 
-def embed(model, texts, pad):
+def embed(model, texts, pad, pooling):
     batch = padded(texts, pad)
     states = model(**batch).last_hidden_state
+    if pooling == "last-token":
+        last = torch.stack([states[i, len(x) - 1] for i, x in enumerate(texts)])
+        return torch.nn.functional.normalize(last, dim=1)
     mask = batch["attention_mask"].unsqueeze(-1).float()
     return torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1)
 
 
-def run(model, task, rows, pad):
+def run(model, task, rows, pad, pooling="mean"):
     """Loss and outputs."""
     texts = [row["input"] for row in rows]
     if task in ("embeddings", "similarity"):
         depth = len(rows[0]["candidates"])
         columns = [texts] + [[row["candidates"][i] for row in rows] for i in range(depth)]
-        vectors = [embed(model, column, pad) for column in columns]
+        vectors = [embed(model, column, pad, pooling) for column in columns]
         candidates = torch.cat(vectors[1:])
         if task == "similarity":
             wanted = torch.tensor([row["score"] for row in rows])
@@ -124,14 +127,18 @@ def settings(task):
     return changes
 
 
-def main():
-    shutil.rmtree(HERE, ignore_errors=True)
-    for family, config in FAMILIES.items():
+def main(families=FAMILIES, pairs=("bert",), embedders={}, only=None):
+    """`embedders` are the families without other heads, with their pooling, and `only` those of the tasks."""
+    for family, config in families.items():
         folder = HERE / family
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         tasks = list(PROBLEMS) + ([] if family in CAUSAL else ["token-classification", "embeddings", "similarity"])
+        pooling = embedders.get(family, "mean")
+        if family in embedders:
+            tasks = ["embeddings", "similarity"]
         state = {}
-        for task in tasks:
+        for task in [task for task in tasks if only is None or task in only]:
             kind = AutoModelForSequenceClassification if task in PROBLEMS else AutoModel
             kind = AutoModelForTokenClassification if task == "token-classification" else kind
             own = config.__class__.from_dict(config.to_dict() | settings(task))
@@ -151,9 +158,9 @@ def main():
                     state[key] = noise + (1 if norm and name.endswith("weight") else 0)
                 if value.is_floating_point():
                     value.copy_(state[key])
-            rows = data(family, task)
+            rows = data(family, task, family in pairs)
             pad = config.pad_token_id or 0
-            loss, outputs = run(model, task, rows, pad)
+            loss, outputs = run(model, task, rows, pad, pooling)
             loss.backward()
             gradients = {n: fingerprint(p.grad) for n, p in model.named_parameters() if p.grad is not None}
             head = {n: dict(shape=list(v.shape), values=v.flatten().tolist()) for n, v in model.state_dict().items()
@@ -164,12 +171,14 @@ def main():
             curve = []
             for step in range(20):
                 optimizer.zero_grad()
-                part, _ = run(model, task, [rows[step % 3], rows[(step + 1) % 3]], pad)
+                part, _ = run(model, task, [rows[step % 3], rows[(step + 1) % 3]], pad, pooling)
                 part.backward()
                 optimizer.step()
                 curve.append(part.item())
             expected = dict(rows=rows, loss=loss.item(), logits=outputs.detach().tolist(), losses=curve,
                             gradients=gradients, head=head, labels=list(settings(task).get("id2label", {}).values()))
+            if pooling != "mean":
+                expected["pooling"] = pooling
             (folder / f"{task}.json").write_text(json.dumps(expected, sort_keys=True) + "\n")
             print(family, task, round(loss.item(), 4), round(curve[-1], 4))
         encoder = {k: v.contiguous() for k, v in state.items() if ":" not in k}

@@ -18,6 +18,9 @@ MAPPINGS = dict(lora="LORA", adalora="ADALORA", ia3="IA3", ia3_feedforward="IA3_
                 miss="MISS", hira="HIRA", shira="SHIRA", gralora="GRALORA", randlora="RANDLORA", delora="DELORA", road="ROAD",
                 pvera="PVERA", hra="HRA")
 
+FAMILIES += ["bart", "mbart", "pegasus", "marian", "m2m_100", "umt5", "modernbert", "electra", "albert", "mpnet",
+             "xlm-roberta-xl", "deberta-v2", "nomic_bert"]
+
 defaults = {}
 for method, mapping in MAPPINGS.items():
     table = getattr(constants, f"TRANSFORMERS_MODELS_TO_{mapping}_TARGET_MODULES_MAPPING", None) or getattr(

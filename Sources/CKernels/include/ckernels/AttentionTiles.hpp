@@ -14,7 +14,8 @@ struct AttentionSettings {
     bool causal;
     double scale, dropout;
     uint64_t seed;
-    /// Sliding window: keys that a causal query sees, its own among them; 0 for all.
+    /// Sliding window: keys that a causal query sees, its own among them; 0 for all. Other queries see as many in each
+    /// direction.
     int64_t window = 0;
     /// Soft cap c: scores s become c · tanh(s / c); 0 for none.
     double softcap = 0;
@@ -36,8 +37,10 @@ struct AttentionSettings {
 /// A block of one sequence's queries with the keys that at least one of them sees; both relative to the sequence.
 struct AttentionTile {
     int64_t query, queries, key, keys;
-    /// Number of leading queries that see the tile's first key.
+    /// Number of leading queries that see the tile's first key, if causal.
     int64_t reach;
+    /// The first query's own token among the tile's keys.
+    int64_t own;
 };
 
 /// Queries per tile where not all queries see all keys: few enough that few masked scores are computed, and enough
@@ -49,7 +52,7 @@ inline int64_t tile_queries(const AttentionSettings &settings) {
 inline std::vector<AttentionTile> tiles_of(const AttentionSettings &settings, size_t row) {
     int64_t queries = settings.queries(row), keys = settings.keys(row), before = settings.prefix(row);
     // A sequence without queries has one empty tile.
-    if (!settings.causal || queries == 0) return {{0, queries, 0, keys, queries}};
+    if ((!settings.causal && settings.window == 0) || queries == 0) return {{0, queries, 0, keys, queries, before}};
     std::vector<AttentionTile> tiles;
     int64_t step = tile_queries(settings);
     for (int64_t query = 0; query < queries; query += step) {
@@ -58,8 +61,9 @@ inline std::vector<AttentionTile> tiles_of(const AttentionSettings &settings, si
             int64_t oldest = before + query - settings.window + 1;
             first = std::max<int64_t>(0, oldest);
             reach = std::min(count, first - oldest + 1);
+            if (!settings.causal) end = std::min(keys, end + settings.window - 1);
         }
-        tiles.push_back({query, count, first, end - first, reach});
+        tiles.push_back({query, count, first, end - first, reach, before + query - first});
     }
     return tiles;
 }

@@ -2,34 +2,36 @@ import PEFTSupport
 import Torch
 import TorchNN
 
-/// Generation with T5: the encoder's keys and values are computed once, the decoder's grow by one token per decode
+/// Generation with an encoder-decoder: the encoder's keys and values are computed once, the decoder's grow by one token per decode
 /// step.
-final class T5DecodingState: DecodingState {
-    private let model: T5
+final class EncoderDecoderState<Model: EncoderDecoder>: DecodingState {
+    private let model: Model
     private let beams: Int
     private var caches: [KeyValueCache]
-    private var memories: [T5CrossMemory]
-    /// The bias of distances capacity − 1 … 0, `[1, heads, 1, capacity]`.
-    private let bias: Tensor?
+    private var memories: [CrossMemory]
+    /// Each layer's bias of distances capacity − 1 … 0, `[1, heads, 1, capacity]`; empty without biases.
+    private var biases: [Tensor] = []
     /// 0 for cached tokens and −∞ for the gap of a shorter prefix, `[rows, 1, 1, capacity]`.
     private var gaps: Tensor?
+    /// Length of the gap of each row.
+    private var missing: [Int]
     private var position = 0
     private let capacity: Int
 
     /// - Parameter capacity: number of tokens to reserve, besides virtual ones.
-    init(_ model: T5, _ prompts: PackedSequences, capacity tokens: Int, beams: Int) {
+    init(_ model: Model, _ prompts: PackedSequences, capacity tokens: Int, beams: Int) {
         (self.model, self.beams) = (model, beams)
-        let settings = model.settings
         let encoded = model.encode(prompts)
         let states = encoded.states
         let rows = prompts.rows
-        memories = model.decoder.block.compactMap { block in
+        missing = Array(repeating: 0, count: rows)
+        memories = model.decoder.blocks.compactMap { block in
             guard let cross = block.crossAttention else { return nil }
-            func heads(_ x: Tensor) -> Tensor { x.reshaped(-1, settings.heads, settings.headSize) }
+            func heads(_ x: Tensor) -> Tensor { x.reshaped(-1, cross.heads, cross.headSize) }
             let own = RowRouting.within(encoded.offsets) { (heads(cross.k(states)), heads(cross.v(states))) }
             let all = cross.prefix(own.0, own.1, offsets: encoded.offsets)
             func padded(_ x: Tensor) -> Tensor { x.padded(all.offsets).transposed(1, 2).contiguous() }
-            return T5CrossMemory(
+            return CrossMemory(
                 keys: padded(all.keys), values: padded(all.values), mask: Self.mask(all.offsets, like: states))
         }
         let virtual = model.decoder.input.prompts(forRows: rows)
@@ -37,12 +39,12 @@ final class T5DecodingState: DecodingState {
         let promptLength = virtual.map { $0?.dim(0) ?? 0 }.max() ?? 0
         capacity = tokens + prefix + promptLength
         let capacity = capacity
-        caches = model.decoder.block.map { _ in
+        caches = model.decoder.blocks.map { block in
             KeyValueCache(
-                batch: rows * beams, heads: settings.heads, capacity: capacity, size: settings.headSize,
+                batch: rows * beams, heads: block.attention.heads, capacity: capacity, size: block.attention.headSize,
                 dtype: states.dtype, device: states.device)
         }
-        bias = model.decoder.positionBias(queries: (capacity - 1)..<capacity, keys: capacity)?.unsqueezed(0)
+        biases = model.decoder.stepBiases(capacity: capacity).map { $0.unsqueezed(0) }
         start(rows, prefix: prefix, virtual: virtual, promptLength: promptLength, like: states)
     }
 
@@ -51,14 +53,14 @@ final class T5DecodingState: DecodingState {
     private func start(_ rows: Int, prefix: Int, virtual: [Tensor?], promptLength: Int, like: Tensor) {
         var missing = [Int](repeating: 0, count: rows)
         if prefix > 0 {
-            for (index, block) in model.decoder.block.enumerated() {
+            for (index, block) in model.decoder.blocks.enumerated() {
                 let own = block.attention.prefix.prefixes(forRows: rows)
                 func column(
                     _ part: (keys: Tensor, values: Tensor)?, _ pick: KeyPath<(keys: Tensor, values: Tensor), Tensor>
                 )
                     -> Tensor
                 {
-                    let size = [model.settings.heads, model.settings.headSize]
+                    let size = [block.attention.heads, block.attention.headSize]
                     guard let part else { return .zeros([1, prefix] + size, dtype: like.dtype, device: like.device) }
                     let x = part[keyPath: pick]
                     guard x.dim(0) < prefix else { return x.unsqueezed(0) }
@@ -74,6 +76,7 @@ final class T5DecodingState: DecodingState {
             }
             position = prefix
         }
+        self.missing = missing
         setGaps(missing, like: like)
         guard promptLength > 0 else { return }
         // A decode step writes one column for all rows, so prompts are fed token by token; rows without a token at a
@@ -83,6 +86,7 @@ final class T5DecodingState: DecodingState {
         for index in 0..<promptLength {
             // A row's own tokens don't attend to its gap, but the tokens in the gap must attend to something to avoid
             // NaN.
+            self.missing = whole
             if whole != missing { setGaps(whole.map { $0 <= position ? $0 : 0 }, like: like) }
             let tokens = virtual.enumerated().flatMap { row, prompt -> [Tensor] in
                 let own = index - (promptLength - (prompt?.dim(0) ?? 0))
@@ -117,22 +121,29 @@ final class T5DecodingState: DecodingState {
     func step(_ tokens: Tensor) -> Tensor {
         let count = tokens.dim(0)
         return RowRouting.within(single: count) {
-            let x = advance(model.decoder.embedding(tokens).unsqueezed(1))
-            return model.scores(model.decoder.norm(x)).reshaped(count, -1)
+            let x = advance(model.decoder.embed(tokens, offsets: Array(0...count)).unsqueezed(1))
+            return model.scores(model.decoder.leaving(x)).reshaped(count, -1)
         }
     }
 
     /// Feeds embedded tokens `[rows, 1, modelSize]` through the layers.
     private func advance(_ embedded: Tensor) -> Tensor {
         RowRouting.within(single: embedded.dim(0)) {
-            var x = embedded
-            // The last query's biases serve every position, as they depend only on the distance.
-            var bias = bias?.narrowed(axis: 3, (capacity - 1 - position)..<capacity)
-            if let gaps {
-                let mask = gaps.narrowed(axis: 3, 0..<(position + 1))
-                bias = bias.map { $0 + mask } ?? mask
-            }
-            for (index, block) in model.decoder.block.enumerated() {
+            // In a gap there is no position, and nothing reads the outputs.
+            let positions = missing.flatMap { Array(repeating: max(0, position - $0), count: beams) }
+            var x = model.decoder.entering(embedded, positions: positions)
+            let mask = gaps?.narrowed(axis: 3, 0..<(position + 1))
+            var last: (bias: Tensor, masked: Tensor)?
+            for (index, block) in model.decoder.blocks.enumerated() {
+                var bias = mask
+                if biases.indices.contains(index) {
+                    if last?.bias !== biases[index] {
+                        // The last query's biases serve every position, as they depend only on the distance.
+                        let own = biases[index].narrowed(axis: 3, (capacity - 1 - position)..<capacity)
+                        last = (biases[index], mask.map { own + $0 } ?? own)
+                    }
+                    bias = last?.masked
+                }
                 x = block.step(x, cache: caches[index], bias: bias, memory: memories[index])
             }
             position += 1
@@ -150,8 +161,9 @@ final class T5DecodingState: DecodingState {
         let prompts = Tensor(rows, device: device)
         for cache in caches { cache.select(rows: continuations) }
         gaps = gaps?.selecting(continuations)
+        missing = rows.map { missing[$0] }
         memories = memories.map {
-            T5CrossMemory(
+            CrossMemory(
                 keys: $0.keys.selecting(prompts), values: $0.values.selecting(prompts),
                 mask: $0.mask?.selecting(prompts))
         }
