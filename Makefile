@@ -5,7 +5,7 @@ IMPORTS := --explicit-target-dependency-import-check error
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup duckdb build server test test-server demo bench format lint test-scripts clean need-swift need-python
+.PHONY: help setup duckdb build server test test-server demo bench bench-check format lint test-scripts clean need-swift need-python
 
 SOURCES := Package.swift Sources Tests Benchmarks Examples
 
@@ -43,6 +43,9 @@ bench: export PEFT_BENCHMARKS = 1
 bench: setup ## Benchmark against Hugging Face PEFT (downloads about 6 GB of Python packages at first)
 	for product in training-benchmark generation-benchmark; do swift build -c release --product $$product || exit 1; done
 	Benchmarks/run.sh $(BENCH_ARGUMENTS)
+
+bench-check: build ## Compare the instruction counts of small workloads with the committed ones (needs valgrind)
+	python3 Benchmarks/instructions.py
 
 format: need-swift ## Format the sources in place
 	swift format --in-place --parallel --recursive $(SOURCES)

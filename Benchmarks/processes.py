@@ -95,8 +95,9 @@ def namespaces(count, rate, delay):
             ip("-n", name, "addr", "add", f"10.213.0.{rank + 1}/24", "dev", "eth0")
             ip("-n", name, "link", "set", "eth0", "up")
             ip("-n", name, "link", "set", "lo", "up")
-            subprocess.run(["ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", "eth0", "root", "netem", "rate", rate,
-                            "delay", delay], check=True)
+            if subprocess.run(["ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", "eth0", "root", "netem", "rate", rate,
+                               "delay", delay]).returncode:
+                raise SystemExit("tc can't limit the network: --network needs root and the kernel module sch_netem")
         yield names
     finally:
         for name in names:

@@ -221,21 +221,21 @@ class Server:
 class Stream:
     """The answer to one request as it arrives."""
 
-    def __init__(self, port, model, prompt, pause=0, on_token=None, openai=None):
+    def __init__(self, port, model, prompt, pause=0, on_token=None, openai=None, ends=True):
         self.text, self.times, self.error, self.reason = "", [], None, None
         self.start = time.perf_counter()
         try:
             if openai:
                 self.by_package(openai, port, model, prompt)
             else:
-                self.read(port, model, prompt, pause, on_token)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+                self.read(port, model, prompt, pause, on_token, ends)
+        except (OSError, http.client.HTTPException, ValueError, LookupError) as error:
             self.error = f"{type(error).__name__}: {error}"
 
     def body(self, model, prompt):
         return dict(model=model, prompt=prompt, temperature=0, max_tokens=TOKENS)
 
-    def read(self, port, model, prompt, pause, on_token):
+    def read(self, port, model, prompt, pause, on_token, ends):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
         body = json.dumps(dict(self.body(model, prompt), stream=True))
         connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
@@ -254,13 +254,15 @@ class Stream:
             if "error" in event:
                 self.error = event["error"]["message"]
                 return
-            self.add(event["choices"][0]["text"], event["choices"][0]["finish_reason"])
+            choice = event["choices"][0]
+            self.add(choice["text"], choice.get("finish_reason"))
             if pause:
                 time.sleep(pause)
             if on_token:
                 on_token(len(self.times))
         connection.close()
-        if not is_complete:
+        # Some servers end a stream without [DONE].
+        if not is_complete and (ends or not self.reason):
             self.error = "the stream ended early"
 
     def by_package(self, openai, port, model, prompt):
@@ -275,7 +277,7 @@ class Stream:
         self.reason = reason or self.reason
 
 
-def load(server, streams, requests, choose, prompts, openai=None):
+def load(server, streams, requests, choose, prompts, openai=None, ends=True):
     """Runs streams at the same time, each of some requests after another.
     Returns the answers as (adapter, prompt, stream), and the seconds."""
     results, lock = [], threading.Lock()
@@ -284,7 +286,7 @@ def load(server, streams, requests, choose, prompts, openai=None):
         pick = random.Random(number)
         for index in range(requests):
             name, prompt = choose(number, index), pick.choice(prompts)
-            stream = Stream(server.port, name, prompt, openai=openai if number % 4 == 3 else None)
+            stream = Stream(server.port, name, prompt, openai=openai if number % 4 == 3 else None, ends=ends)
             with lock:
                 results.append((name, prompt, stream))
 
@@ -498,8 +500,8 @@ def compare(options, folder):
 
         other = Other()
         other.port = port
-        load(other, 2, 1, lambda *_: served, prompts)
-        results, seconds = load(other, options.streams, options.requests, lambda *_: served, prompts)
+        load(other, 2, 1, lambda *_: served, prompts, ends=False)
+        results, seconds = load(other, options.streams, options.requests, lambda *_: served, prompts, ends=False)
         failed = sum(1 for r in results if r[2].error)
         figures = summary(results, seconds)
         rows.append([name, f"{figures['tokens_per_second']:.0f}", f"{figures['first_p50']:.0f}", f"{figures['gap_p50']:.1f}", failed])
@@ -530,7 +532,7 @@ def compare(options, folder):
             process.wait(30)
 
     other("transformers serve", "transformers",
-          [sys.executable, "-m", "transformers.cli.transformers", "serve", str(model), "--device", "cpu", "--continuous-batching"], str(model))
+          [sys.executable, "-m", "transformers.cli.transformers", "serve", str(model), "--device", "cpu"], str(model))
     gguf = folder / "llama.gguf"
     if importlib.util.find_spec("llama_cpp"):
         run(options.peft, "quantize", "--model", model, "--to", "gguf-f32", "--output", gguf)

@@ -2,7 +2,7 @@
 light and dark, by keyboard. Needs a built peft and peft-server (PEFT_PROGRAM and PEFT_SERVER_PROGRAM, or make server) and
 Chromium (CHROMIUM, or in PATH); without them it says so and succeeds. Only Python's standard library is used.
 
-    python3 Scripts/test_pages.py [FOLDER]      # FOLDER gets a screenshot of each page
+    python3 Scripts/test_pages.py [--shots FOLDER]      # FOLDER gets a screenshot of each page
 """
 
 import base64
@@ -304,12 +304,18 @@ class PageTests(unittest.TestCase):
             "Array.from(document.querySelectorAll('.output')).every(e => e.getAttribute('aria-busy') === 'false' &&"
             " document.getElementById(e.getAttribute('aria-labelledby')))"))
         self.check("playground")
-        # A long answer, stopped by Escape.
-        browser.run("document.getElementById('tokens').value = 2000; document.getElementById('prompt').focus()")
+        # Escape stops answers that are not complete; then another prompt can be sent.
+        browser.run("document.getElementById('tokens').value = 80; document.getElementById('prompt').focus()")
         browser.key("Enter", 13, modifiers=2)
-        browser.wait("!document.getElementById('stop').disabled")
+        browser.wait("!document.getElementById('stop').disabled || !document.getElementById('send').disabled")
         browser.key("Escape", 27)
-        browser.wait("document.getElementById('send').disabled === false")
+        browser.wait("document.getElementById('send').disabled === false && document.getElementById('stop').disabled")
+        # A problem of one model is in its column.
+        browser.run("document.getElementById('tokens').value = 8000; document.getElementById('send').click()")
+        browser.wait("document.querySelectorAll('.output .problem').length === 4")
+        self.assertIn("0 of 4 answers", browser.run("document.getElementById('status').textContent"))
+        self.assertTrue(all("400" in problem for problem in browser.problems), browser.problems)
+        browser.problems.clear()
         # No model is an advice, not a request.
         browser.run("document.querySelectorAll('[name=model]').forEach(e => e.checked = false)")
         browser.run("document.getElementById('send').click()")
@@ -399,6 +405,8 @@ class PageTests(unittest.TestCase):
             self.browser.key("Enter", 13)
             self.browser.wait("location.pathname === '/runs' && document.querySelector('h1').textContent === 'Runs'")
             self.assertEqual(self.browser.run("document.cookie"), "", "a script can read the cookie")
+            # The list asks for nothing; the playground may, with the session.
+            self.browser.open(home + "/playground")
             self.assertEqual(self.browser.run("fetch('/v1/models').then(r => r.status)"), 200)
             # A redirect leads to this server only.
             status, headers, _ = server.send(
@@ -411,7 +419,9 @@ class PageTests(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
-        SHOTS = os.path.abspath(sys.argv.pop(1))
+    if "--shots" in sys.argv:
+        place = sys.argv.index("--shots")
+        SHOTS = os.path.abspath(sys.argv[place + 1])
+        del sys.argv[place : place + 2]
         os.makedirs(SHOTS, exist_ok=True)
     unittest.main()

@@ -123,6 +123,11 @@ struct Compare: ParsableCommand {
         plan.quantizeAfter = roundings
         plan.budget = try budget.map(Self.seconds)
         plan.eliminates = eliminate || budget != nil
+        guard !plan.eliminates || continuation.jobs == 1 else {
+            throw UsageError(
+                "--jobs and --\(eliminate ? "eliminate" : "budget") are mutually exclusive", remedy: "use one of them"
+            )
+        }
         plan.baselines = beside
         RunWarnings.show(plan.training.steps.flatMap { RunWarnings.warmup(plan.training, totalSteps: $0) })
         let outline = try rows.folder(folder).outline()

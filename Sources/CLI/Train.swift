@@ -160,7 +160,7 @@ struct Train: ParsableCommand {
                     trainingExamples: data.training.count, validationExamples: data.validation.count,
                     trainable: plan.trainable, total: plan.total, totalSteps: trainer.totalSteps),
                 resumingAfter: resumed, model: adapter.model, samples: samples)
-        let training = {
+        let runs = {
             try trainer.run(
                 onEvent: { event in
                     show(event, on: display)
@@ -169,7 +169,7 @@ struct Train: ParsableCommand {
                     return !Interrupt.isRequested
                 }, isStopping: { Interrupt.isRequested })
         }
-        let result = try log?.recording(training) ?? training()
+        let result = try log?.recording(runs) ?? runs()
         display.finish()
         guard let folder = opened?.folder else { return }
         let forgetting = try retention.flatMap { text in

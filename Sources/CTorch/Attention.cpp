@@ -88,8 +88,7 @@ struct Masks {
 
     /// Scores of a tile whose queries see `window` keys in each direction. The first query's own token is key `own`.
     static void apply_window(at::Tensor &scores, int64_t own, int64_t window) {
-        at::Tensor all =
-            at::full({scores.size(1), scores.size(2)}, -std::numeric_limits<double>::infinity(), scores.options());
+        at::Tensor all = at::full({scores.size(1), scores.size(2)}, -std::numeric_limits<double>::infinity(), scores.options());
         scores.add_(all.triu(own + window)).add_(all.tril(own - window));
     }
 };

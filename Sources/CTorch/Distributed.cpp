@@ -4,6 +4,8 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include <c10/util/Logging.h>
+
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
@@ -73,6 +75,8 @@ extern "C" {
 CTStore *ct_store_connect(const char *host, int port, bool is_host, int listening_socket, const char *prefix,
                           int64_t timeout_ms) {
     CTStore *result = nullptr;
+    // Errors are returned; c10d would also write them, with stack traces.
+    if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) FLAGS_caffe2_log_level = c10::GLOG_FATAL;
     status_or_error([&] {
         c10d::TCPStoreOptions options;
         options.port = static_cast<std::uint16_t>(port);

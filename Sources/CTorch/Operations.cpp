@@ -21,6 +21,7 @@
 #include <ATen/ops/index_copy.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/isfinite.h>
+#include <ATen/ops/lerp.h>
 #include <ATen/ops/log.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/lt.h>
@@ -295,6 +296,10 @@ CTTensor *ct_multinomial(const CTTensor *probabilities, uint64_t seed) {
 
 CTTensor *ct_random_permutation(int64_t count, uint64_t seed) {
     return tensor_or_error([&] { return at::randperm(count, generator(seed), at::TensorOptions().dtype(at::kLong)); });
+}
+
+CTTensor *ct_lerp(const CTTensor *start, const CTTensor *end, double weight) {
+    return tensor_or_error([&] { return at::lerp(unbox(start), unbox(end), weight); });
 }
 
 CTTensor *ct_random_integers(int64_t count, uint64_t seed) {

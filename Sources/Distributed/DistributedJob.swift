@@ -100,11 +100,27 @@ package final class DistributedJob: @unchecked Sendable {
     private func awaiting(_ key: String) throws -> Data {
         while true {
             if let verdict = monitor.verdict { throw CollectiveFailure(message: verdict) }
-            do {
-                if try store.has(key) { return try store.data(key, within: .seconds(5)) }
-            } catch { throw CollectiveFailure(message: "\(error)") }
+            if let value = briefly({ try $0.has(key) ? try $0.data(key, within: .seconds(5)) : nil }) ?? nil {
+                return value
+            }
             usleep(20_000)
         }
+    }
+
+    /// The result of a request to the store; `nil` if it fails, or if the store, whose host may hang, doesn't answer soon.
+    private func briefly<Value: Sendable>(_ request: @escaping @Sendable (KeyValueStore) throws -> Value) -> Value? {
+        let answer = Answer<Value>()
+        Thread.detachNewThread { [store] in
+            answer.value = try? request(store)
+            answer.isThere.signal()
+        }
+        return answer.isThere.wait(timeout: .now() + .seconds(3)) == .success ? answer.value : nil
+    }
+
+    /// Written by one thread before the signal, and read by another after it.
+    private final class Answer<Value: Sendable>: @unchecked Sendable {
+        let isThere = DispatchSemaphore(value: 0)
+        var value: Value?
     }
 
     // MARK: The end
@@ -125,7 +141,8 @@ package final class DistributedJob: @unchecked Sendable {
 
     /// Ends this process's part after an interruption, of which all processes know or learn now.
     package func leave() {
-        try? store.setOnce(Keys.failure, "\(names[rank]) was interrupted")
+        let text = "\(names[rank]) was interrupted"
+        _ = briefly { try $0.setOnce(Keys.failure, text) }
         finish()
     }
 
@@ -134,29 +151,28 @@ package final class DistributedJob: @unchecked Sendable {
     package func failure(of error: any Error) -> any Error {
         if let verdict = monitor.verdict { return ended(by: verdict) }
         if error is CollectiveFailure {
-            try? store.set(Keys.broken, "1")
+            _ = briefly { try $0.set(Keys.broken, "1") }
             let cause = monitor.awaitVerdict()
             return ended(by: cause ?? "\(names[rank]) lost its connection to another rank: \(error)")
         }
         let text = "\(names[rank]): \(error)"
-        try? store.setOnce(Keys.failure, text)
+        _ = briefly { try $0.setOnce(Keys.failure, text) }
         guard !isFirst else {
             // The others read the failure in the store that this process hosts.
             linger()
             return error
         }
-        return ended(by: (try? store.text(Keys.failure, within: .seconds(5))) ?? text)
+        return ended(by: briefly { try $0.text(Keys.failure, within: .seconds(2)) } ?? text)
     }
 
     private func ended(by verdict: String) -> RankFailure {
         guard !isFirst else {
-            try? store.set(Keys.acknowledged, "1")
             defer { linger() }
             return RankFailure(description: verdict, isShown: true)
         }
         let end = ContinuousClock.now + .seconds(4)
         while ContinuousClock.now < end {
-            guard let isAcknowledged = try? store.has(Keys.acknowledged) else { break }
+            guard let isAcknowledged = briefly({ try $0.has(Keys.acknowledged) }) else { break }
             if isAcknowledged { return RankFailure(description: verdict, isShown: false) }
             usleep(50_000)
         }
@@ -165,7 +181,7 @@ package final class DistributedJob: @unchecked Sendable {
 
     /// Lets the other processes see what the store holds before its host ends.
     private func linger() {
-        try? store.set(Keys.acknowledged, "1")
+        guard briefly({ try $0.set(Keys.acknowledged, "1") }) != nil else { return }
         usleep(1_500_000)
     }
 }

@@ -30,11 +30,6 @@ package struct LaunchEnvironment: Sendable, Equatable {
     ) throws -> LaunchEnvironment? {
         for launcher in Launcher.all {
             guard let result = try launcher.environment(variables) else { continue }
-            guard result.size >= 1, (0..<result.size).contains(result.rank) else {
-                throw PEFTError(
-                    "\(launcher.rank) is \(result.rank) and \(launcher.size) is \(result.size), but ranks are 0 to the size minus 1",
-                    remedy: "correct the variables, or unset them")
-            }
             return result.size > 1 ? result : nil
         }
         return nil
@@ -109,6 +104,11 @@ private struct Launcher {
         guard let rank = try number(rank), let size = try number(size) else {
             let (known, missing) = variables[rank] != nil ? (rank, size) : (size, rank)
             throw PEFTError("\(known) is set, but \(missing) is not", remedy: "set both, or unset \(known)")
+        }
+        guard size >= 1, rank < size else {
+            throw PEFTError(
+                "\(self.rank) is \(rank) and \(self.size) is \(size), but ranks are 0 to the size minus 1",
+                remedy: "correct the variables, or unset them")
         }
         // Slurm's is a list such as 4(x2),3.
         let localSize = variables[self.localSize].flatMap { Int($0.prefix(while: \.isNumber)) }

@@ -8,8 +8,9 @@ import Training
 /// share of the steps, and those that can't be the best by their validation loss are left out.
 ///
 /// A method is left out only if two things hold: it is not among the best third, and the lower end of the interval of its
-/// difference from the best is above 0. The intervals are simultaneous at 95 % (multiple comparisons with the best; Hsu
-/// 1981), paired over the validation examples.
+/// difference from the best is above 0. The intervals are simultaneous and paired over the validation examples, so that the
+/// method that is truly best (in such a run, on such examples) is left out in at most 2.5 % of rounds (multiple comparisons
+/// with the best; Hsu 1981).
 struct Elimination: Codable {
     /// Steps of the rounds as shares of a run's.
     static let shares = [1.0 / 16, 1.0 / 4]

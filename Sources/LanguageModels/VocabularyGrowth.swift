@@ -41,13 +41,12 @@ package enum VocabularyGrowth {
     package static func grown(_ weight: any LinearWeight, to tokens: Int, seed: UInt64, stream: UInt64) throws
         -> any LinearWeight
     {
-        let stored = weight.denseTensor?.detached() ?? weight.dense(as: .float32)
-        let rows: Tensor
-        if stored.device == .meta {
-            rows = Tensor.zeros([tokens - stored.dim(0), stored.dim(1)], dtype: stored.dtype, device: .meta)
-        } else {
-            rows = newRows(like: stored, count: tokens - stored.dim(0), seed: seed, stream: stream)
+        guard weight.device != .meta else {
+            let type = weight.denseTensor?.dtype ?? .float32
+            return DenseWeight(Tensor.zeros([tokens, weight.inputs], dtype: type, device: .meta))
         }
+        let stored = weight.denseTensor?.detached() ?? weight.dense(as: .float32)
+        let rows = newRows(like: stored, count: tokens - stored.dim(0), seed: seed, stream: stream)
         return DenseWeight(Tensor.concatenated([stored, rows]))
     }
 

@@ -94,6 +94,10 @@ extension Tensor {
 
     /// self += alpha · other, in place.
     package func add(_ other: Tensor, alpha: Double = 1) { check(ct_add_in_place(pointer, other.pointer, alpha)) }
+    /// self + weight · (other − self), rounded as `torch.lerp`.
+    package func interpolated(to other: Tensor, _ weight: Double) -> Tensor {
+        wrap(ct_lerp(pointer, other.pointer, weight))
+    }
     /// self *= factor, in place.
     package func scale(by factor: Double) { check(ct_scale_in_place(pointer, factor)) }
     package func fill(_ value: Double) { check(ct_fill(pointer, value)) }

@@ -61,9 +61,7 @@ final class DataParallel {
         hasChosen = true
         let reason = try withTorchErrors { () -> String? in
             let batch = model.batch([example])
-            if model.head.task == .embeddings, !batch.targets.dtype.isFloatingPoint {
-                return "a contrastive loss compares all examples of a micro-batch"
-            }
+            if let reason = model.interaction(in: batch) { return reason }
             let draws = DropoutScope.draws { forward(batch) }
             return draws ? "dropout masks are functions of a token's position in its micro-batch" : nil
         }

@@ -85,7 +85,7 @@ struct AdapterFileTests {
         let both = try train(
             program, ["--from-adapter", "adapter", "--add-tokens", "tokens.txt", "--output", "next"])
         #expect(both.status == 64 && both.error.contains("--from-adapter"), "\(both.error)")
-        try program.write("known.txt", "a\n")
+        try program.write("known.txt", "</s>\n")
         let known = try train(
             program, ["--model", program.model, "--add-tokens", "known.txt", "--output", "next"] + options.prefix(4))
         #expect(known.status == 1 && known.error.contains("are in the vocabulary"), "\(known.error)")

@@ -50,17 +50,17 @@ import Training
         #expect(reasons[5]?.contains("12 steps") == true && reasons[5]?.contains("that of m0") == true)
     }
 
-    /// Of methods that are equally good, one is left out in at most 5 % of comparisons.
-    @Test func equalMethodsStay() {
+    /// The best of several methods, here one of equally good ones, is left out in at most 2.5 % of rounds.
+    @Test func theBestMethodStays() {
         var random = SeededRandom(seed: 8)
         var mistakes = 0
         for _ in 0..<200 {
             let base = noise(50, &random)
             var trials: [Int: Elimination.Trial] = [:]
             for index in 0..<12 { trials[index] = trial(zip(base, noise(50, &random)).map { 5 + $0 + $1 }) }
-            if !Elimination.eliminated(trials, labels: { "\($0)" }, steps: 1).isEmpty { mistakes += 1 }
+            if Elimination.eliminated(trials, labels: { "\($0)" }, steps: 1)[0] != nil { mistakes += 1 }
         }
-        #expect(mistakes <= 20, "\(mistakes) of 200")
+        #expect(mistakes <= 10, "\(mistakes) of 200")
     }
 
     // MARK: Rounds
@@ -69,8 +69,10 @@ import Training
     private func comparison<Result>(_ body: (Comparison) throws -> Result) throws -> Result {
         try withTemporaryCopy(of: Checkout.model("llama")) { folder in
             try WordTokenizer.write(WordTokenizer.words(96), to: folder)
-            let examples = (0..<3).map {
-                Example(prompt: "w5 w\($0 + 9) w7", target: "w8 w3", row: .init(file: "rows", number: $0 + 1))
+            let examples = (0..<24).map {
+                Example(
+                    prompt: "w5 w\($0 + 9) w\(2 * $0 + 12)", target: "w8 w3", row: .init(file: "rows", number: $0 + 1)
+                )
             }
             let data = ComparisonData(
                 name: "rows",
@@ -80,7 +82,7 @@ import Training
                         templates: RowTemplates(prompt: try Template("{q}"), target: try Template("{a}")))))
             var training = TrainingConfiguration()
             (training.steps, training.batchSize) = (100, 1)
-            let heights: [Double] = [0, 1, 2, 3, 4, .nan]
+            let heights: [Double] = [0, 3, 6, 7, 8, .nan]
             let methods = heights.map { height in
                 ComparisonPlan.Method(
                     choice: MethodChoice(LossLandscape.self, LossLandscape.Configuration({ _ in height })),

@@ -66,7 +66,7 @@ import Testing
 
     @Test func aTrainingPageTellsProgressFiguresAndSamples() throws {
         let page = TrainingRunPage(try run()).html(navigation: .empty, liveAddress: "/runs/1/live")
-        #expect(page.contains("step 100 of 200, about 100"))
+        #expect(page.contains("step 100 of 200, about 1\u{202F}min 40\u{202F}s left"))
         #expect(page.contains("max=\"200\" value=\"100\""))
         #expect(page.components(separatedBy: "<figure>").count == 6)
         // Two equal outputs in a row are one entry.

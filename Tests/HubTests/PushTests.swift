@@ -101,7 +101,8 @@ struct PushTests {
 
     @Test func refusalsSayWhatToDo() throws {
         try TestHub.run([:]) { (hub) throws in
-            #expect(try failure { _ = try push(hub, token: nil) }.description.contains("HF_TOKEN"))
+            let anonymous = try failure { _ = try push(hub, token: nil) }
+            #expect(anonymous.description.contains("HF_TOKEN"))
             let wrong = try failure { _ = try push(hub, token: "other") }
             #expect(wrong.problem.contains("rejected the token") && wrong.description.contains("write"), "\(wrong)")
             try hub.set([
@@ -119,15 +120,19 @@ struct PushTests {
             let rejected = try failure { _ = try push(hub) }
             #expect(rejected.problem.contains("adapter_model.safetensors: over quota"))
             try hub.set(["status": [["path": "/commit/", "methods": ["POST"], "code": 412]]])
-            #expect(try failure { _ = try push(hub) }.description.contains("push again"))
+            let refusal1 = try failure { _ = try push(hub) }
+            #expect(refusal1.description.contains("push again"))
             // A commit is sent once.
             try hub.set(["status": [["path": "/commit/", "methods": ["POST"], "code": 500]]])
             let before = try hub.requests.count { $0.path.contains("/commit/") }
-            #expect(try failure { _ = try push(hub) }.problem.contains("status 500"))
+            let refusal2 = try failure { _ = try push(hub) }
+            #expect(refusal2.problem.contains("status 500"))
             #expect(try hub.requests.count { $0.path.contains("/commit/") } == before + 1)
             try hub.set(["status": [["path": "/preupload/", "methods": ["POST"], "code": 200, "body": "{}"]]])
-            #expect(try failure { _ = try push(hub) }.problem.contains("does not state how to store"))
-            #expect(try failure { _ = try push(hub, files: [".hidden": Data()]) }.problem.contains("no files"))
+            let refusal3 = try failure { _ = try push(hub) }
+            #expect(refusal3.problem.contains("does not state how to store"))
+            let refusal4 = try failure { _ = try push(hub, files: [".hidden": Data()]) }
+            #expect(refusal4.problem.contains("no files"))
         }
     }
 }

@@ -56,6 +56,11 @@ import Testing
                 values[label] = String(describing: child.value)
             }
             if let rotary = (child.value as? DecoderAttention.Settings)?.rotary { add(rotary, label + ".rotary") }
+            if let stack = child.value as? BARTConfiguration.Stack {
+                for part in Mirror(reflecting: stack).children {
+                    values["\(label).\(part.label ?? "")"] = String(describing: part.value)
+                }
+            }
         }
         return values
     }

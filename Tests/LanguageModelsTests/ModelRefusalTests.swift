@@ -32,7 +32,7 @@ import TorchTestSupport
         Case("qwen3_moe", "mlp_only_layers", "all", "'mlp_only_layers' is"),
         Case("deepseek_v2", "topk_method", "noaux_tc", "'topk_method' is 'noaux_tc'"),
         Case("deepseek_v2", "norm_topk_prob", true, "'norm_topk_prob' is true"),
-        Case("deepseek_v3", "n_group", 3, "'n_group' is 3 and 'topk_group' 1"),
+        Case("deepseek_v3", "n_group", 4, "'n_group' is 4 and 'topk_group' 1"),
         Case("deepseek_v3", "num_key_value_heads", 2, "'num_key_value_heads' is 2"),
         Case("llama4_text", "layer_types", ["full_attention", "full_attention"], "'layer_types' differs"),
         Case("llama", "model_type", "persimmon", "'persimmon', which is not supported"),

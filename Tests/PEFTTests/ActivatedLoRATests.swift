@@ -130,7 +130,7 @@ import TorchTestSupport
         try withTorchErrors { adapter.model.loss([([3, 4], [5, 6])]).backward() }
         for parameter in adapter.parameters {
             let gradient = try #require(parameter.tensor.grad)
-            #expect(gradient.isIdentical(to: .zeros(like: gradient)))
+            #expect(gradient.abs().sum().item() == 0)
         }
     }
 

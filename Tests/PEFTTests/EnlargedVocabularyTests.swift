@@ -16,31 +16,36 @@ import TorchTestSupport
         ([3, 96, 17, 40, 98], [97, 11, 96]), ([96, 5, 98], [2, 97]), ([7, 98, 30], [96, 1]),
     ]
 
-    private func folder(_ base: String) throws -> ModelFolder {
+    private func source(_ base: String) throws -> ModelFolder {
         try ModelFolder(Models.folder.appendingPathComponent(base))
     }
 
     @Test(arguments: ["llama", "qwen2", "gpt2", "t5-v1.1", "t5-tied-gated"]) func newRowsAreNearTheMean(base: String)
         throws
     {
-        let (old, folder) = (try Models.load(base), try folder(base).with(tokens: 99, seed: 3))
+        let (old, folder) = (try Models.load(base), try source(base).with(tokens: 99, seed: 3))
         let (model, again) = (try folder.load(), try folder.load())
         let outline = try folder.outline()
-        let matrices =
-            [(old.vocabularyTable?.weight, model.vocabularyTable?.weight, again.vocabularyTable?.weight)]
-            + (old.ownOutputLayer == nil
-                ? [] : [(old.ownOutputLayer?.weight, model.ownOutputLayer?.weight, again.ownOutputLayer?.weight)])
+        typealias Weight = any LinearWeight
+        var matrices: [(Weight?, Weight?, Weight?)] = [
+            (old.vocabularyTable?.weight, model.vocabularyTable?.weight, again.vocabularyTable?.weight)
+        ]
+        if let output = old.ownOutputLayer {
+            matrices.append((output.weight, model.ownOutputLayer?.weight, again.ownOutputLayer?.weight))
+        }
         for (before, after, repeated) in matrices {
             let values = try #require(before).dense(as: .float64)
             let grown = try #require(after).dense(as: .float64)
             #expect(grown.shape == [99, values.dim(1)])
-            #expect(try #require(repeated).dense(as: .float64).isIdentical(to: grown))
+            let same = try #require(repeated).dense(as: .float64)
+            #expect(same.isIdentical(to: grown))
             #expect(grown.narrowed(axis: 0, 0..<96).isIdentical(to: values))
             let mean = values.sum(axes: [0], keep: true) * (1 / 96.0)
             let (distance, spread) = (grown.narrowed(axis: 0, 96..<99) - mean, values - mean)
             // The deviation is √10⁻⁹ of that of the old rows.
-            let ratio =
-                ((distance * distance).sum() * (1 / 3.0)).item() / ((spread * spread).sum() * (1 / 96.0)).item()
+            let new = (distance * distance).sum().item() / 3
+            let known = (spread * spread).sum().item() / 96
+            let ratio = new / known
             #expect(ratio > 2e-10 && ratio < 4e-9, "\(ratio)")
         }
         #expect(model.vocabularySize == 99 && outline.vocabularySize == 99)
@@ -76,7 +81,7 @@ import TorchTestSupport
         throws
     {
         let (options, trainsThem) = try #require(Self.cases[name])
-        let model = try folder(base).with(tokens: 99, seed: 3).load()
+        let model = try source(base).with(tokens: 99, seed: 3).load()
         var requested = MethodChoice(try PEFTMethods.named(String(name.prefix { $0 != " " })))
         for (option, value) in options { try requested.set(option, to: value) }
         let (choice, trains) = try requested.training(newTokens: [96, 97, 98], of: ModelOutline(model))
@@ -103,14 +108,14 @@ import TorchTestSupport
     }
 
     @Test func whatAMethodTrainsAlreadyStaysAsItIs() throws {
-        let outline = ModelOutline(try folder("llama").with(tokens: 98, seed: 0).outline())
+        let outline = ModelOutline(try source("llama").with(tokens: 98, seed: 0).outline())
         var choice = MethodChoice(LoRA.self, LoRA.Configuration(rank: 2, alpha: 4, targets: ["q_proj"]))
         let both = try choice.training(newTokens: [96, 97], of: outline).choice.configuration.json
         #expect(both["trainable_token_indices"] == ["embed_tokens": [96, 97], "lm_head": [96, 97]])
         try choice.set("modules-to-save", to: "lm_head")
         let one = try choice.training(newTokens: [96, 97], of: outline).choice.configuration.json
         #expect(one["trainable_token_indices"] == ["embed_tokens": [96, 97]])
-        let tied = ModelOutline(try folder("qwen2").with(tokens: 98, seed: 0).outline())
+        let tied = ModelOutline(try source("qwen2").with(tokens: 98, seed: 0).outline())
         let plain = MethodChoice(LoRA.self, LoRA.Configuration(rank: 2, alpha: 4, targets: ["q_proj"]))
         #expect(
             try plain.training(newTokens: [96, 97], of: tied).choice.configuration.json["trainable_token_indices"]

@@ -26,7 +26,9 @@ import TorchNN
         "bart": ["decoders/bart"], "electra": ["heads/electra"], "deberta-v2": ["heads/deberta-v2"],
     ]
 
-    static let cases = models.merging(furtherModels) { $1 }.flatMap { family, bases in bases.map { (family: family, base: $0) } }
+    static let cases = models.merging(furtherModels) { $1 }.flatMap { family, bases in
+        bases.map { (family: family, base: $0) }
+    }
 
     private static func table() throws -> JSON {
         let file = try #require(Bundle.module.resourceURL).appendingPathComponent("Fixtures/defaults.json")
@@ -134,7 +136,8 @@ import TorchNN
     @Test(arguments: cases) func rescaledInputsAreHuggingFaces(family: String, base: String) throws {
         guard let names = try Self.table()["ia3_feedforward"]?[family]?.array?.compactMap(\.string) else { return }
         let resolved = IA3.resolved(IA3.Configuration(), for: try outline(base))
-        #expect(resolved.feedForward.sorted() == names)
+        let expected = Self.differences["\(family).ia3_feedforward"] ?? Set(names)
+        #expect(Set(resolved.feedForward) == expected)
     }
 
     /// With fewer heads of keys than of queries, a prefix has the keys'.

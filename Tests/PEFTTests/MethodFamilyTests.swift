@@ -27,7 +27,6 @@ import Testing
         ] {
             #expect(try traits(name).family == family, "\(name)")
         }
-        #expect(Self.traits.allSatisfy { $0.parameters > 0 })
     }
 
     @Test func abilitiesAreFound() throws {

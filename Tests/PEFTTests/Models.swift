@@ -60,7 +60,7 @@ extension MethodChoice {
         "vblora": ["vector-length": "4", "vectors": "12"],
         "psoft": ["rank": "4"], "alora": ["invocation-tokens": "5"], "kasa": ["rank": "2"],
         "mica": ["rank": "2"],
-        "cpt": ["prompt-tokens": "5,17,30,33", "epsilon": "1000", "format-epsilon": "1000"],
+        "cpt": ["cpt-tokens": "5,17,30,33", "cpt-epsilon": "1000", "cpt-format-epsilon": "1000"],
     ]
 
     /// Sizes that divide 16 and 18, of which this model's projections are.

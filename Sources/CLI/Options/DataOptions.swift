@@ -30,7 +30,8 @@ struct TemplateOptions: ParsableArguments {
     var task: String?
 
     @Option(
-        help: ArgumentHelp("Pooling of token embeddings: mean, cls or last-token (default: the model's).", valueName: "mode"))
+        help: ArgumentHelp(
+            "Pooling of token embeddings: mean, cls or last-token (default: the model's).", valueName: "mode"))
     var pooling: String?
 
     @Option(

@@ -195,6 +195,8 @@ int ct_normal(CTTensor *, double mean, double deviation, uint64_t seed);
 CTTensor *ct_multinomial(const CTTensor *probabilities, uint64_t seed);
 /// A permutation of 0 … count − 1 (int64), as torch.randperm draws it for a seed.
 CTTensor *ct_random_permutation(int64_t count, uint64_t seed);
+/// start + weight · (end - start), rounded as torch.lerp.
+CTTensor *ct_lerp(const CTTensor *start, const CTTensor *end, double weight);
 /// Uniform in [0, 2⁶³ - 1), int64 [count].
 CTTensor *ct_random_integers(int64_t count, uint64_t seed);
 

@@ -73,7 +73,7 @@ package struct RunEntry: Sendable {
         } else if let report = try? ReportJSON.report(NeighborsReport.self, from: data) {
             self.init(
                 kind: .map, name: name, title: "Neighbors of \(report.adapter)",
-                detail: "\(report.method), \(counted(report.tokens.count, "virtual token"))", state: .finished,
+                detail: report.method, state: .finished,
                 date: date, content: data)
         } else {
             return nil

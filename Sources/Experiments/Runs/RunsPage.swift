@@ -72,6 +72,6 @@ package struct RunsPage {
         @media (max-width:40rem){thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}\
         .scroll{overflow:visible;background:none}table,tbody,tr,tbody th,td,td.words{display:block;text-align:left;\
         min-width:0;white-space:normal;border:0;padding:.1rem 0}tbody tr{padding:.7rem 0;border-bottom:1px solid \
-        var(--faint)}tr th:first-child{position:static}}
+        var(--faint)}tbody tr:last-child{border-bottom:0}tr th:first-child{position:static}}
         """
 }

@@ -136,8 +136,12 @@ package struct TrainingRunPage {
                     ? "Nats per target token." : "Nats per target token; a ring marks the best validation.", lines,
                 unit: "nats per token")
         ]
+        // In units of a power of ten, as labels such as 0.0009995 don't fit beside the axis.
+        let rates = points(\.learningRate)
+        let exponent = Int(log10(max(rates.map(\.y).max() ?? 1, 1e-300)).rounded(.down))
+        let scaledRates: Curves.Points = rates.map { ($0.x, $0.y / pow(10, Double(exponent))) }
         let others: [(String, String, String, Curves.Points)] = [
-            ("Learning rate", "Of each optimizer step.", "learning rate", points(\.learningRate)),
+            ("Learning rate", "Of each optimizer step.", "in units of 1e\(exponent)", scaledRates),
             ("Gradient norm", "Global norm before clipping.", "norm", points(\.gradientNorm)),
             ("Speed", "Tokens of inputs and targets, mean since the start.", "tokens/s", points(\.tokensPerSecond)),
             ("Memory", "Resident memory of the process.", "MB", points { $0.memory.map { $0 / 1e6 } }),

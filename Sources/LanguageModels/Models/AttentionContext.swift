@@ -173,7 +173,8 @@ final class PackedContext: AttentionContext {
             let (queries, queryOffsets) = own(q, queryOffsets)
             let (keys, keyOffsets) = own(all.keys, all.offsets)
             return Functions.packedAttention(
-                queries, keys, own(all.values, all.offsets).0, bias: part.bias ?? sharedBias, queryOffsets: queryOffsets,
+                queries, keys, own(all.values, all.offsets).0, bias: part.bias ?? sharedBias,
+                queryOffsets: queryOffsets,
                 keyOffsets: keyOffsets, causal: isCausal, window: window, scale: scale, softcap: softcap,
                 dropout: probability, seed: seed, sinks: site.sinks?.tensor)
         }

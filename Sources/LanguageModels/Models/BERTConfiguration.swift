@@ -114,9 +114,10 @@ struct BERTConfiguration: EncoderConfiguration {
         heads = try read.integer("num_attention_heads", .heads, default: variant.heads)
         feedForwardSize = try read.integer("intermediate_size", .width, default: variant.feedForwardSize)
         positions = try read.integer("max_position_embeddings", .length, default: variant.positionCount)
-        types = try variant.types.map {
-            try read.integer("type_vocab_size", default: $0, in: 0...ConfigurationReader.Size.width.rawValue)
-        } ?? 0
+        types =
+            try variant.types.map {
+                try read.integer("type_vocab_size", default: $0, in: 0...ConfigurationReader.Size.width.rawValue)
+            } ?? 0
         epsilon = try read.number("layer_norm_eps", default: variant.epsilon)
         dropout = try read.number("hidden_dropout_prob", default: variant.dropout)
         attentionDropout = try read.number("attention_probs_dropout_prob", default: variant.attentionDropout)

@@ -71,7 +71,9 @@ final class BERTEncoder: Module, EncoderLayers {
                 ? (context.positions + Double(settings.firstPosition)).to(.int64) : context.positions
             x = x + positions(places)
         }
-        if let types { x = x + (ids.map { types($0) } ?? types.weight.rows(Tensor([0], device: x.device), as: x.dtype)) }
+        if let types {
+            x = x + (ids.map { types($0) } ?? types.weight.rows(Tensor([0], device: x.device), as: x.dtype))
+        }
         if settings.variant.isDisentangled {
             x = projection?(x) ?? x
             x = dropout(embeddingNorm?(x) ?? x, settings.dropout)
@@ -101,7 +103,8 @@ final class BERTEncoder: Module, EncoderLayers {
             return throughAll(order, x, context)
         }
         let output = checkpointed(x) { first($0, context) }
-        return throughAll(Array(order.dropFirst()), convolution(x, residual: output, offsets: packed.offsets), context)
+        return throughAll(
+            Array(order.dropFirst()), convolution(x, residual: output, offsets: packed.offsets), context)
     }
 }
 
@@ -198,7 +201,8 @@ final class BERTAttention: Module, BERTBlockAttention {
         _v = linear(size, inner, names.v)
         _o = linear(inner, size, names.o)
         _prefix = ModuleInfo(
-            wrappedValue: KeyValueSite(.attention, role: .encoder, heads: settings.heads, headSize: settings.headSize),
+            wrappedValue: KeyValueSite(
+                .attention, role: .encoder, heads: settings.heads, headSize: settings.headSize),
             key: "\(names.attention).prefix_site")
     }
 

@@ -18,7 +18,9 @@ final class CausalEmbedder: Module, EncoderModel {
         (self.base, self.head, self.isCausal, self.configuration) = (base, head, isCausal, configuration)
     }
 
-    private var prefix: String { base.modelFamily.modules.prefix.isEmpty ? "" : base.modelFamily.modules.prefix + "." }
+    private var prefix: String {
+        base.modelFamily.modules.prefix.isEmpty ? "" : base.modelFamily.modules.prefix + "."
+    }
     private func bare(_ path: String) -> String {
         path.hasPrefix(prefix) ? String(path.dropFirst(prefix.count)) : path
     }

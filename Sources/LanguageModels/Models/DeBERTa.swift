@@ -24,7 +24,8 @@ package final class DeBERTa: Module, PretrainedEncoder {
         try read.refuse("pooler_hidden_size", unless: [.integer(settings.size)])
         names = EncoderNames(
             settings.family.modules,
-            heads: ["classifier", "pooler", "cls", "lm_predictions", "mask_predictions", "qa_outputs"], for: head.task)
+            heads: ["classifier", "pooler", "cls", "lm_predictions", "mask_predictions", "qa_outputs"], for: head.task
+        )
         _encoder = ModuleInfo(wrappedValue: BERTEncoder(settings, hasPooler: false), key: names.key)
         _pooler.wrappedValue = head.task.scoresRows ? Linear(settings.size, settings.size) : nil
         _classifier.wrappedValue = head.task == .embeddings ? nil : Linear(settings.size, head.outputs)
@@ -62,7 +63,8 @@ extension ModelFamily {
             let variant = BERTVariant(
                 names: names, pools: false, classifierDropoutKey: "hidden_dropout_prob", isDisentangled: true,
                 vocabularySize: 128_100, size: 1536,
-                embeddingSize: ConfigurationReader(json: json).json["hidden_size"]?.int ?? 1536, layers: 24, heads: 24,
+                embeddingSize: ConfigurationReader(json: json).json["hidden_size"]?.int ?? 1536, layers: 24,
+                heads: 24,
                 feedForwardSize: 6144, types: 0, epsilon: 1e-7)
             return try DeBERTa(BERTConfiguration(json, variant, family: family), head: head)
         },

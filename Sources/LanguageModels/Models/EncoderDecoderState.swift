@@ -2,8 +2,8 @@ import PEFTSupport
 import Torch
 import TorchNN
 
-/// Generation with an encoder-decoder: the encoder's keys and values are computed once, the decoder's grow by one token per decode
-/// step.
+/// Generation with an encoder-decoder: the encoder's keys and values are computed once, the decoder's grow by one token
+/// per decode step.
 final class EncoderDecoderState<Model: EncoderDecoder>: DecodingState {
     private let model: Model
     private let beams: Int

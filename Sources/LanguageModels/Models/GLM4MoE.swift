@@ -31,7 +31,7 @@ extension LlamaVariant {
                 shared: ExpertSettings.Shared(key: "shared_experts", size: size * shared),
                 isSparse: try ExpertSettings.afterDense(read, layers: layers, dense: 1))
         },
-        rotary: { (try RotaryPositions($0, headSize: $1, allowsPartial: true), nil) },
+        rotary: { (try RotaryPositions($0, headSize: $1, allowsPartial: true, adjust: { $0.roundsUp = true }), nil) },
         details: { read, _ in
             LlamaDetails(
                 queryNorms: try read.boolean("use_qk_norm", default: false) ? .eachHead : QueryNorms.none,

@@ -180,13 +180,14 @@ struct ModernBERTConfiguration: EncoderConfiguration {
                 "config.json: the hidden size \(size) can't be divided into \(heads) heads of an even size",
                 remedy: "check 'num_attention_heads'")
         }
-        headSize = size / heads
+        let headSize = size / heads
+        self.headSize = headSize
         let interval = try read.integer("global_attn_every_n_layers", .layers, default: 3)
         let window = try read.integer("local_attention", default: 128, in: 0...1_000_000_000) / 2 + 1
         windows = try AttentionWindows.read(read, layers: layers, window: window) { !$0.isMultiple(of: interval) }
         try read.refuse("rope_scaling", unless: [])
         func rotary(_ type: String, _ base: Double, _ key: String) throws -> RotaryPositions {
-            try RotaryPositions(read, headSize: size / heads, layers: type, base: base, baseKey: key)
+            try RotaryPositions(read, headSize: headSize, layers: type, base: base, baseKey: key)
         }
         fullRotary = try rotary("full_attention", 160_000, "global_rope_theta")
         windowRotary = try rotary("sliding_attention", 10_000, "local_rope_theta")
@@ -195,7 +196,8 @@ struct ModernBERTConfiguration: EncoderConfiguration {
         let pooling = try read.string("classifier_pooling", default: "cls")
         guard let mode = Pooling.Mode(rawValue: pooling), mode == .cls || mode == .mean else {
             throw PEFTError(
-                "config.json: 'classifier_pooling' is '\(pooling)', which is not supported", remedy: "use cls or mean")
+                "config.json: 'classifier_pooling' is '\(pooling)', which is not supported", remedy: "use cls or mean"
+            )
         }
         classifierPooling = mode
         epsilon = try read.number("norm_eps", default: 1e-5)

@@ -32,7 +32,9 @@ extension LlamaVariant {
     ) { read, layers in
         let isUsed = try read.boolean("use_sliding_window", default: false)
         let last = try read.integer("max_window_layers", default: 28, in: 0...1_000_000)
-        let window = try read.optionalInteger("sliding_window", default: 4096)
+        // transformers writes 0 for none.
+        let window =
+            read.json["sliding_window"] == 0 ? nil : try read.optionalInteger("sliding_window", default: 4096)
         return try AttentionWindows.read(read, layers: layers, window: isUsed ? window : nil) {
             $0.isMultiple(of: 2) && $0 < last
         }

@@ -69,6 +69,8 @@ extension RotaryPositions {
         var originalPositions: Int?
         /// Whether dimensions 2i and 2i + 1 of a head are a pair, as in the paper, rather than i and i + d/2.
         var pairsNeighbors = false
+        /// Whether one more dimension is rotated if ``size`` is odd, as in transformers, rather than none.
+        var roundsUp = false
     }
 
     /// Reads `rope_parameters` or, in older files, `rope_scaling` and `rope_theta`.
@@ -158,11 +160,11 @@ extension RotaryPositions {
 
     /// θ^(−2i/d), scaled by one of transformers' methods.
     convenience init(_ settings: Settings) throws {
-        guard settings.size >= 2, settings.size.isMultiple(of: 2) else {
+        guard settings.size >= 2, settings.size.isMultiple(of: 2) || settings.roundsUp else {
             throw PEFTError(
                 "config.json: RoPE can't rotate \(settings.size) dimensions of a head", remedy: "use an even number")
         }
-        let pairs = settings.size / 2
+        let pairs = (settings.size + 1) / 2
         let plain = (0..<pairs).map { Foundation.pow(settings.base, -2 * Double($0) / Double(settings.size)) }
         switch settings.kind {
         case "default":

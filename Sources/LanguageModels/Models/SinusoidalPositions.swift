@@ -42,7 +42,9 @@ final class SinusoidalPositions {
 
     private func vector(_ position: Int) -> [Float] {
         if kind == .plain {
-            let angles = (0..<size).map { Double(position) / Foundation.pow(10000, Double(2 * ($0 / 2)) / Double(size)) }
+            let angles = (0..<size).map {
+                Double(position) / Foundation.pow(10000, Double(2 * ($0 / 2)) / Double(size))
+            }
             let sines = stride(from: 0, to: size, by: 2).map { Float(Foundation.sin(angles[$0])) }
             return sines + stride(from: 1, to: size, by: 2).map { Float(Foundation.cos(angles[$0])) }
         }

@@ -89,8 +89,9 @@ final class T5Stack: Module, EncoderDecoderStack {
     func positionBiases(queries: Range<Int>, keys: Int) -> [Tensor] {
         var biases: [Tensor] = []
         for block in blocks {
-            guard let bias = block.attention.relativeBias.map({ positionBias($0, queries: queries, keys: keys) })
-                ?? biases.last
+            guard
+                let bias = block.attention.relativeBias.map({ positionBias($0, queries: queries, keys: keys) })
+                    ?? biases.last
             else { return [] }
             biases.append(bias)
         }

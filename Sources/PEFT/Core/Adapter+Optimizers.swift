@@ -25,7 +25,12 @@ extension Adapter {
     /// The factors of the adapter's LoRA branches.
     /// - Throws: ``PEFTError`` if something else than plain LoRA over projections is attached.
     package func loraFactors() throws -> [LoRAFA.Factors] {
-        try attached.map { path, _, adapter in
+        guard !attached.isEmpty else {
+            throw PEFTError(
+                "the optimizer lora-fa trains LoRA over projections, not \(choice.label)",
+                remedy: "use --method lora, or another --optimizer")
+        }
+        return try attached.map { path, _, adapter in
             let named = Dictionary(
                 adapter.adapterParameters.map { ($0.key, $0.parameter) }, uniquingKeysWith: { first, _ in first })
             guard let branch = adapter as? LoRAAdapter, branch.isDelta, let a = named["lora_A.weight"],

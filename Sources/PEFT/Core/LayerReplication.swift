@@ -143,12 +143,7 @@ extension ModelOutline {
         outline.keyValues = stacked(keyValues, \.path) {
             KeyValueSiteOutline(path: $1, kind: $0.kind, role: $0.role, heads: $0.heads, headSize: $0.headSize)
         }
-        outline.parameters = stacked(parameters, \.path) {
-            ParameterSite(path: $1, shape: $0.shape, component: $0.component, meaning: $0.meaning)
-        }
-        outline.frozen = stacked(frozen, \.path) {
-            FrozenTensor(path: $1, storage: $0.storage, takesCopies: $0.takesCopies)
-        }
+        // Parameters that copies share are counted once.
         return outline
     }
 

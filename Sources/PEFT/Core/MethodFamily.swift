@@ -59,8 +59,10 @@ package struct MethodTraits {
         let model = try outline()
         let shape = ModelOutline(model)
         var choice = MethodChoice(method)
-        // Trainable tokens have no default ones.
-        if (try? choice.plan(for: shape)) == nil { try? choice.set("trainable-tokens", to: "0") }
+        // Some methods need tokens, which have no default.
+        for option in ["invocation-tokens", "trainable-tokens"] where (try? choice.plan(for: shape)) == nil {
+            try? choice.set(option, to: "0")
+        }
         let plan = try choice.plan(for: shape)
         let summary = PlanSummary(plan, outline: shape)
         self.init(
@@ -96,7 +98,7 @@ package struct MethodTraits {
 
     private static func isForQuantized(_ choice: MethodChoice, on model: any LanguageModel) throws -> Bool {
         try WeightStorage("nf4").apply(to: model)
-        return (try? Adapter(choice, on: model)) != nil
+        return (try? choice.plan(for: ModelOutline(model))) != nil
     }
 
     private static func isForMixedBatches(_ choice: MethodChoice, on model: any LanguageModel) -> Bool {

@@ -16,7 +16,7 @@ public struct ALoRA: BuiltInMethod, LoRAVariant {
     package static let fields: [ConfigurationField<LoRAVariants>] = [
         .init(
             "invocation-tokens", key: "alora_invocation_tokens", .integers,
-            help: "token ids from whose last occurrence on the adapter acts (aLoRA)"
+            help: "token ids from whose last occurrence on the adapter acts (aLoRA)", isExtension: true
         ) {
             let tokens = $0[ALoRA.self].invocation
             return tokens.isEmpty ? .null : .array(tokens.map { .integer($0) })

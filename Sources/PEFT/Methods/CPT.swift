@@ -66,15 +66,15 @@ public enum CPT: BuiltInMethod {
 
             package static let fields: [ConfigurationField<Configuration>] =
                 [
-                    list("prompt-tokens", "cpt_token_ids", \.ids, help: "token ids of the prompt") { $0.ids },
-                    list("token-types", "cpt_tokens_type_mask", \.types, help: "type of each token of the prompt") {
+                    list("cpt-tokens", "cpt_token_ids", \.ids, help: "token ids of the prompt") { $0.ids },
+                    list("cpt-types", "cpt_tokens_type_mask", \.types, help: "type of each token of the prompt") {
                         $0.allTypes
                     },
-                    list("token-mask", "cpt_mask", \.mask, help: "mask of the prompt, which is only stored") {
+                    list("cpt-mask", "cpt_mask", \.mask, help: "mask of the prompt, which is only stored") {
                         $0.mask.isEmpty ? $0.ids.map { _ in 1 } : $0.mask
                     },
                     .init(
-                        "loss-weights", key: "opt_weighted_loss_type", .choice(["none", "decay"]),
+                        "cpt-loss-weights", key: "opt_weighted_loss_type", .choice(["none", "decay"]),
                         help: "weights of the prompt's labels in the loss, which are only stored"
                     ) {
                         .string($0.lossType)
@@ -82,13 +82,13 @@ public enum CPT: BuiltInMethod {
                         $0.lossType = try text($1)
                     },
                     numberField(
-                        "loss-decay", key: "opt_loss_decay_factor", \.decay, 0...1e6,
+                        "cpt-loss-decay", key: "opt_loss_decay_factor", \.decay, 0...1e6,
                         help: "decay of these weights, which is only stored"),
                     numberField(
-                        "epsilon", key: "opt_projection_epsilon", \.epsilon, 0...1e6,
+                        "cpt-epsilon", key: "opt_projection_epsilon", \.epsilon, 0...1e6,
                         help: "largest norm of the change of an input token"),
                     numberField(
-                        "format-epsilon", key: "opt_projection_format_epsilon", \.formatEpsilon, 0...1e6,
+                        "cpt-format-epsilon", key: "opt_projection_format_epsilon", \.formatEpsilon, 0...1e6,
                         help: "largest norm of the change of a template token"),
                     .init(
                         "cpt-tokenizer", key: "tokenizer_name_or_path", .text, help: "tokenizer's name, only stored"

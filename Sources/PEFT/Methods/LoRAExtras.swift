@@ -55,7 +55,8 @@ extension MethodConfiguration {
             },
             .init(
                 "layer-replication", key: "layer_replication", .text,
-                help: "stack these ranges of layers, with shared weights: 0-4,2-5 makes 0,1,2,3,2,3,4"
+                help: "stack these ranges of layers, with shared weights: 0-4,2-5 makes 0,1,2,3,2,3,4",
+                isExtension: true
             ) {
                 $0[keyPath: extras].replication?.json ?? .null
             } write: {

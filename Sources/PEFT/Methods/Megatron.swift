@@ -10,8 +10,10 @@ package struct Megatron: LoRAVariant {
     package var isEnabled: Bool { settings != .null }
 
     package static let fields: [ConfigurationField<LoRAVariants>] = [
-        .init("megatron", key: "megatron_config", .text, help: "settings of Megatron's layers, which are only stored")
-        {
+        .init(
+            "megatron", key: "megatron_config", .text, help: "settings of Megatron's layers, which are only stored",
+            isExtension: true
+        ) {
             $0[Megatron.self].settings
         } write: {
             guard $1.object != nil || $1 == .null else {

@@ -30,7 +30,7 @@ extension NestedLoRAVariant {
 
     /// The option that holds all settings.
     static var settingsField: ConfigurationField<LoRAVariants> {
-        .init(option, key: key, .text, help: help) {
+        .init(option, key: key, .text, help: help, isExtension: true) {
             $0[Self.self].settings.map { JSON.object($0) } ?? .null
         } write: {
             $0[Self.self].settings = try read($1)

@@ -45,15 +45,16 @@ package final class Muon: Optimizer {
 
     package func update(learningRate: Double) {
         step += 1
-        rest.update(learningRate: learningRate)
+        // AdamW's fused kernel has no meta device.
+        if parameters.first?.tensor.device != .meta { rest.update(learningRate: learningRate) }
         withoutGradients {
             for (place, index) in matrices.enumerated() {
                 guard let gradient = parameters[index].tensor.grad else { continue }
                 let (value, buffer) = (parameters[index].tensor.detached(), momenta[place])
                 let rate = learningRate * rateFactors[index]
-                buffer.scale(by: momentum)
-                buffer.add(gradient, alpha: 1 - momentum)
-                let direction = isNesterov ? gradient * (1 - momentum) + buffer * momentum : buffer
+                // Rounded as in PyTorch, as bf16 keeps differences.
+                buffer.copy(from: buffer.interpolated(to: gradient, 1 - momentum))
+                let direction = isNesterov ? gradient.interpolated(to: buffer, momentum) : buffer
                 storage.release(buffer)
                 let (m, n) = (Double(value.dim(0)), Double(value.dim(1)))
                 let scale = matchesRMS ? 0.2 * max(m, n).squareRoot() : max(1, m / n).squareRoot()
@@ -76,6 +77,7 @@ package final class Muon: Optimizer {
             try restored("momentum.\(index)", like: momenta[place], from: state, in: storage)
         }
         let prefix = "rest."
+        for (name, value) in rest.state() { _ = try restored(prefix + name, like: value, from: state) }
         var others: [String: Tensor] = [:]
         for (name, value) in state where name.hasPrefix(prefix) {
             others[String(name.dropFirst(prefix.count))] = value

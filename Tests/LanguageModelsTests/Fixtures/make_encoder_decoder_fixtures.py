@@ -33,7 +33,9 @@ MODELS = {
                      activation_function="relu"), None),
     "marian": (dict(SHAPE, model_type="marian", decoder_start_token_id=0, scale_embedding=True, d_model=18,
                     encoder_attention_heads=2, activation_function="swish"), None),
-    "m2m_100": (dict(SHAPE, model_type="m2m_100", decoder_start_token_id=END), None),
+    # transformers doesn't read 'forced_eos_token_id' of this class.
+    "m2m_100": ({key: value for key, value in dict(SHAPE, model_type="m2m_100", decoder_start_token_id=END).items()
+                 if key != "forced_eos_token_id"}, None),
     "umt5": (UMT5, None),
     "umt5-tied": (dict(UMT5, tie_word_embeddings=True, num_layers=1, num_decoder_layers=1), None),
 }
