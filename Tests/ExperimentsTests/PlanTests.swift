@@ -11,7 +11,7 @@ import Training
 @Suite struct PlanTests {
     /// Settings that the small models need, as some defaults are larger than their projections.
     private static let needed = [
-        "trainable_tokens": ["trainable-tokens": "2,5"],
+        "trainable_tokens": ["trainable-tokens": "2,5"], "alora": ["invocation-tokens": "2,5"],
         "miss": ["rank": "4"], "shira": ["rank": "2"], "c3a": ["block-size": "4"], "road": ["group-size": "4"],
         "fourierft": ["frequencies": "30"], "waveft": ["frequencies": "30"], "vblora": ["vector-length": "4"],
         "psoft": ["rank": "4"],

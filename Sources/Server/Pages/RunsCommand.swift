@@ -34,7 +34,7 @@ struct RunsCommand: ParsableCommand {
         try store.refresh()
         let runs = try store.list().filter { kinds.contains($0.entry.kind) }
         if json {
-            print(
+            try write(
                 JSON.array(
                     runs.map { run in
                         [
@@ -47,7 +47,7 @@ struct RunsCommand: ParsableCommand {
                 ).text())
             return
         }
-        guard !runs.isEmpty else { return print("no runs in \(folder)") }
+        guard !runs.isEmpty else { return try write("no runs in \(folder)") }
         let rows = runs.map { run in
             [
                 RunsPage.shown(run.entry.date), run.entry.kind.rawValue, run.entry.name, run.entry.state.rawValue,
@@ -55,10 +55,20 @@ struct RunsCommand: ParsableCommand {
             ].map(Self.printable)
         }
         let widths = (0..<4).map { column in rows.map { $0[column].count }.max() ?? 0 }
-        for row in rows {
+        let lines = rows.map { row in
             let cells = zip(row, widths).map { $0 + String(repeating: " ", count: $1 - $0.count) }
-            print((cells + row.suffix(1)).joined(separator: "  "))
+            return (cells + row.suffix(1)).joined(separator: "  ")
         }
+        try write(lines.joined(separator: "\n"))
+    }
+
+    /// Writes lines to standard output.
+    /// - Throws: ``PEFTError`` if they can't be written.
+    private func write(_ text: String) throws {
+        guard let failure = StandardStreams.write(text + "\n", to: STDOUT_FILENO) else { return }
+        throw PEFTError(
+            "can't write the list to standard output: \(StandardStreams.reason(failure))",
+            remedy: "check the disk or the program that reads it")
     }
 
     /// A name without control characters, which a terminal would obey.
