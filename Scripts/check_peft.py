@@ -44,6 +44,8 @@ transformers.utils.logging.set_verbosity_error()
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXT = ["Tom saw a dog and ran home.", "One day there was a cat in the garden.", "The bird sang all morning long."]
 ROWS = [{"q": "Tom saw a dog", "a": " and ran home."}, {"q": "One day", "a": " there was a cat"}]
+# Of the alphabet alone, which a shrunk vocabulary keeps.
+PLAIN_ROWS = [{"q": "qxz jkv", "a": " wqz"}, {"q": "zzx", "a": " kq"}]
 NEW = ["<tool>", "</tool>", "Zorbl"]
 NEW_ROWS = [{"q": "Tom saw <tool> a dog", "a": " and Zorbl ran </tool> home."}, {"q": "One day Zorbl", "a": " a cat"}]
 
@@ -259,6 +261,8 @@ class Check:
                 if size and size > self.size:
                     tokenizer.add_tokens(NEW)
                     rows = NEW_ROWS
+                elif size:
+                    rows = PLAIN_ROWS
                 model = quietly(lambda: self.load(tied, size))
                 save = dict(save_embedding_layers=True) if name == "stored embeddings" else {}
                 try:

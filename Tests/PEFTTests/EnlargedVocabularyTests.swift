@@ -104,6 +104,10 @@ import TorchTestSupport
             #expect(relativeDifference(try plain.scores(Self.rows), scores) < 1e-5)
             try read.deactivate()
             #expect(plain.vocabularySize == 96)
+            // On examples without the new tokens, too.
+            let batch = plain.batch(Models.rows, device: .cpu)
+            let check = try AdapterCheck(AdapterFolder(url), on: plain, batches: [batch])
+            #expect(check.fits && check.isEffective && plain.vocabularySize == 96, "\(check.problems)")
         }
     }
 

@@ -135,6 +135,7 @@ package struct AdapterCheck: Codable, Sendable {
         inspectTargets(folder, outline)
         guard problems.isEmpty else { return }
         vocabulary?.remove()
+        let baseSize = model.vocabularySize
         let adapter = try folder.attach(to: model)
         defer { try? adapter.deactivate() }
         var batches = batches
@@ -146,9 +147,13 @@ package struct AdapterCheck: Codable, Sendable {
             )
         }
         var with = try Self.scores(model, batches)
-        func measureEffect() throws {
+        func measureEffect(onOwnVocabulary: Bool = false) throws {
             try adapter.deactivate()
-            defer { adapter.activate() }
+            if onOwnVocabulary { vocabulary?.put() }
+            defer {
+                vocabulary?.remove()
+                adapter.activate()
+            }
             effect = try Self.effect(Self.scores(model, batches), with)
         }
         try measureEffect()
@@ -156,7 +161,8 @@ package struct AdapterCheck: Codable, Sendable {
             // Trained tokens only show an effect on themselves, and the sample contains none of them.
             batches = [Self.batch(tokens, for: model)]
             with = try Self.scores(model, batches)
-            try measureEffect()
+            // The base may lack them.
+            try measureEffect(onOwnVocabulary: tokens.contains { $0 >= baseSize })
             if isEffective {
                 warnings.append(
                     "the sample examples contain none of the tokens that the adapter changes; the effect is measured on these tokens instead"
