@@ -35,6 +35,7 @@ import TorchTestSupport
     /// What makes no sense, by method, with words of the reason.
     static func refusal(_ method: String, _ cell: Cell) -> String? {
         if method == "head", cell.task == .embeddings { return "has no untrained head" }
+        if ["alora", "cpt"].contains(method) { return "needs a decoder-only model that generates text" }
         if method == "llama-adapter", cell.family != "llama" { return "supports llama and mistral" }
         return method == "bitfit" && cell.family == "llama" ? "has no biases" : nil
     }

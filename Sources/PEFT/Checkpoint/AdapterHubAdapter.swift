@@ -45,7 +45,8 @@ package enum AdapterHubAdapter {
                     "\(file.path) has the architecture '\(other)', which can't be converted",
                     remedy: "supported are LoRA, (IA)³ and bottleneck adapters")
             }
-        configuration["task_type"] = .string(model.head.task.taskType)
+        // Adapters for other tasks would contain the head, which AdapterHub keeps elsewhere.
+        configuration["task_type"] = model.generates ? .string(model.head.task.taskType) : .null
         configuration["inference_mode"] = true
         return (configuration, tensors)
     }
