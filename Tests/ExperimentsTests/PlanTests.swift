@@ -44,7 +44,8 @@ import Training
             #expect(plan.memory.optimizerStates >= 8 * counted, "\(method.name) on \(model)")
             planned += 1
         }
-        #expect(planned > PEFTMethods.builtIn.count - 6)
+        // Some methods are for decoders alone, and some need a head or biases.
+        #expect(planned > PEFTMethods.builtIn.count - 7)
     }
 
     /// Moments in the ledger: two values per parameter of AdamW, one of Lion, and fewer of low-rank optimizers.
