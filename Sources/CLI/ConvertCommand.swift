@@ -97,8 +97,15 @@ struct ConvertCommand: ParsableCommand {
         }
         if AdapterHubAdapter.isOne(url) {
             let name = try baseName()
-            let outline = try model.folder().outline()
-            var (configuration, tensors) = try AdapterHubAdapter.read(url, on: outline)
+            let folder = try model.folder()
+            if try folder.lacksHead() {
+                throw PEFTError(
+                    "adapters of AdapterHub act beneath the base's head, but \(name) has none that is trained",
+                    remedy: "name the model that the adapter's head belongs to with --model")
+            }
+            let outline = try folder.outline()
+            let base = outline.newModules.isEmpty ? outline : try folder.load()
+            var (configuration, tensors) = try AdapterHubAdapter.read(url, on: base)
             configuration["base_model_name_or_path"] = .string(name)
             return try write(configuration, tensors, target, from: url) { _ = try $0.attach(to: outline) }
         }

@@ -21,7 +21,7 @@ package enum AdapterHubAdapter {
 
     /// Reads an adapter and converts it to Hugging Face's layout.
     ///
-    /// - Parameter model: the base model, of which only the configuration is used.
+    /// - Parameter model: the base model, of which only the configuration and a trained head are used.
     /// - Returns: `adapter_config.json` without the base's name, and the tensors.
     /// - Throws: ``PEFTError`` that names what can't be converted.
     package static func read(_ folder: URL, on model: any LanguageModel) throws -> (
@@ -45,9 +45,13 @@ package enum AdapterHubAdapter {
                     "\(file.path) has the architecture '\(other)', which can't be converted",
                     remedy: "supported are LoRA, (IA)³ and bottleneck adapters")
             }
-        // Adapters for other tasks would contain the head, which AdapterHub keeps elsewhere.
-        configuration["task_type"] = model.generates ? .string(model.head.task.taskType) : .null
+        configuration["task_type"] = .string(model.head.task.taskType)
         configuration["inference_mode"] = true
+        // Hugging Face's adapters contain the head; AdapterHub's act beneath the base's own.
+        for parameter in model.parameters()
+        where model.newModules.contains(where: { parameter.path.hasPrefix($0 + ".") }) {
+            tensors[AdapterKeys.prefix + parameter.path] = parameter.parameter.tensor.detached()
+        }
         return (configuration, tensors)
     }
 }

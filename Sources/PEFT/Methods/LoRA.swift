@@ -207,6 +207,8 @@ public enum LoRA: BuiltInMethod {
         package static func plan(_ configuration: Configuration, for model: ModelOutline) throws -> [Attachment] {
             let model = try configuration.extras.replication.map { try model.stacking($0.order) } ?? model
             let configuration = resolved(configuration, for: model)
+            // Before the targets are matched, which would call one of the two unknown.
+            try configuration.requireWholeExperts(in: model)
             let tied = configuration.tiedSelection(in: model)
             let selection = tied ?? configuration.selection
             let (linears, tables) =

@@ -97,7 +97,6 @@ extension LoRA.Configuration {
     /// The adapters of ``parameters``.
     /// - Parameter adapted: paths of projections that are adapted as modules.
     func parameterAttachments(for model: ModelOutline, adapted: [String]) throws -> [Attachment] {
-        try requireWholeExperts(in: model)
         guard !parameters.isEmpty else { return [] }
         func isNamed(_ path: String) -> Bool { parameters.contains { TargetSelection.names($0, path) } }
         let experts = model.experts.filter { isNamed($0.path) }
@@ -165,7 +164,7 @@ extension LoRA.Configuration {
     }
 
     /// - Throws: ``PEFTError`` if only one of two projections is a target that are one tensor in the model.
-    private func requireWholeExperts(in model: ModelOutline) throws {
+    func requireWholeExperts(in model: ModelOutline) throws {
         guard let names = model.modelFamily.modules.expertTargets, !selection.isPattern else { return }
         let fused = names.filter { $0.new == "gate_up_proj" }.map(\.old)
         let given = fused.filter { old in selection.targets.contains { $0 == old || $0.hasSuffix("." + old) } }
