@@ -392,6 +392,7 @@ package final class Engine: @unchecked Sendable {
             }
             loop.step()
             publish(loop)
+            settings.afterStep?(loop.currentStatistics)
         }
     }
 

@@ -136,7 +136,8 @@ final class EngineLoop {
 
     private var keepsPrefixes: Bool { settings.keepsPrefixes && batch?.isShared ?? false }
 
-    /// The sequence, running or ended, that shares most of a prompt's beginning; the last token has to be read anyway.
+    /// The sequence, running or ended, that shares most of a prompt's beginning. The last token is always processed, for
+    /// its logits.
     private func knownPrefix(of prompt: [Int], _ adapter: LoadedAdapter?) -> (sequence: CachedSequence, length: Int)?
     {
         guard keepsPrefixes, prompt.count > PrefixCache.shortest else { return nil }

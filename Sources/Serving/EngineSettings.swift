@@ -18,6 +18,8 @@ package struct EngineSettings: Sendable {
     package var contextLength: Int?
     /// Maximum number of new tokens of requests that name none; `nil` for the rest of the context.
     package var defaultNewTokens: Int?
+    /// Called on the engine's thread after each step. The engine goes on when it returns.
+    package var afterStep: (@Sendable (EngineStatistics) -> Void)?
 
     package init() {}
 }

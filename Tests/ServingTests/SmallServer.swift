@@ -136,6 +136,25 @@ struct Answer: Equatable {
     }
 }
 
+/// Holds an engine after a step with running sequences, while it is closed: what happens during a request doesn't depend
+/// on how soon a test's task goes on.
+final class Gate: @unchecked Sendable {
+    private let condition = NSCondition()
+    private var closed = false
+
+    var isClosed: Bool {
+        get { condition.withLock { closed } }
+        set {
+            condition.withLock { closed = newValue }
+            condition.broadcast()
+        }
+    }
+
+    @Sendable func pass(_ statistics: EngineStatistics) {
+        condition.withLock { while closed, statistics.running > 0 { condition.wait() } }
+    }
+}
+
 /// Waits until a condition holds, for at most ten seconds.
 func eventually(_ condition: () -> Bool) async throws -> Bool {
     for _ in 0..<1000 {

@@ -3,7 +3,7 @@ import LanguageModels
 import PEFTSupport
 
 /// A variant whose settings are an object in Hugging Face's files: `velora_config`, `use_bdlora` and others. The object
-/// is kept as it was read.
+/// is written with the fields that the file had.
 package protocol NestedLoRAVariant: LoRAVariant {
     /// Its option on the command line, whose value is `true` for the defaults, or the settings as JSON.
     static var option: String { get }
