@@ -3,7 +3,7 @@
     make server
     python Benchmarks/serving_load.py [--streams 200] [--adapters 64] [--model tiny-t5 | llama] [--threads N] [--write RESULTS.json]
     python Benchmarks/serving_load.py --small       # 8 streams over 6 adapters
-    python Benchmarks/serving_load.py --compare     # the base alone, against other servers that are installed
+    python Benchmarks/serving_load.py --compare --streams 8   # a 110 M Llama, against other servers that are installed
 
 The models are the embedded tiny-t5 and a Llama with random weights in the shape of TinyStories-656K. Adapters of five methods
 are trained for a step, and then get random values, so that they answer differently. At temperature 0 the text of each answer
@@ -58,13 +58,19 @@ def write_llama(folder):
         folder / "model.safetensors",
         {name: (shape, [1.0 if len(shape) == 1 else choose.gauss(0, 0.08) for _ in range(math.prod(shape))])
          for name, shape in shapes.items()})
+    (folder / "config.json").write_text(json.dumps(config))
+    write_tokenizer(folder, words)
+
+
+def write_tokenizer(folder, words):
     vocabulary = {word: i for i, word in enumerate(["<unk>", "</s>"] + [f"w{i}" for i in range(2, words)])}
     tokenizer = {
-        "added_tokens": [], "normalizer": None, "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": None,
-        "decoder": None, "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"}}
-    (folder / "config.json").write_text(json.dumps(config))
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+        "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": None, "decoder": None,
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"}}
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>", "unk_token": "<unk>"}))
 
 
 def write_tensors(path, tensors):
@@ -488,10 +494,41 @@ def table(head, rows):
 
 # Comparison
 
+def write_large(folder):
+    """A 110 M Llama with random weights, two LoRA adapters over it, and a merged copy for each."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    words = 32_000
+    base = folder / "base"
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=words, hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
+        tie_word_embeddings=True, eos_token_id=1, bos_token_id=0, pad_token_id=0, max_position_embeddings=2048))
+    model.save_pretrained(base)
+    write_tokenizer(base, words)
+    settings = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    names = ["a", "b"]
+    for name in names:
+        adapted = get_peft_model(LlamaForCausalLM.from_pretrained(base), settings)
+        for key, value in adapted.named_parameters():
+            if "lora_B" in key:
+                torch.nn.init.normal_(value, std=0.02)
+        adapted.save_pretrained(folder / name)
+        adapted.merge_and_unload().save_pretrained(folder / f"merged-{name}")
+        write_tokenizer(folder / f"merged-{name}", words)
+    return base, names
+
+
 def compare(options, folder):
-    """Tokens per second of the base alone, of each server that is installed."""
-    model = folder / "llama"
-    prompts = make_prompts("llama", 16)
+    """Requests per second over a 110 M Llama: the base alone, and two LoRA adapters. Servers that can't load adapters beside a base
+    get a merged copy for each."""
+    if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers", "peft")):
+        sys.exit("--compare makes a model with the packages torch, transformers and peft: install them")
+    model, names = write_large(folder)
+    choose = random.Random(7)
+    prompts = [" ".join(f"w{choose.randrange(2, 32_000)}" for _ in range(64)) for _ in range(16)]
     rows = []
 
     def measure(name, port, served):
@@ -500,19 +537,24 @@ def compare(options, folder):
 
         other = Other()
         other.port = port
-        load(other, 2, 1, lambda *_: served, prompts, ends=False)
-        results, seconds = load(other, options.streams, options.requests, lambda *_: served, prompts, ends=False)
-        failed = sum(1 for r in results if r[2].error)
+        for one in sorted(set(served)):
+            load(other, 1, 1, lambda *_: one, prompts, ends=False)
+        results, seconds = load(
+            other, options.streams, options.requests, lambda n, i: served[(n + i) % len(served)], prompts, ends=False)
+        failed = [stream.error for _, _, stream in results if stream.error]
         figures = summary(results, seconds)
-        rows.append([name, f"{figures['tokens_per_second']:.0f}", f"{figures['first_p50']:.0f}", f"{figures['gap_p50']:.1f}", failed])
+        rows.append([name, f"{figures['answers_per_second']:.2f}", f"{figures['tokens_per_second']:.0f}",
+                     f"{figures['first_p50']:.0f}", f"{figures['gap_p50']:.1f}", f"{len(failed)}{' ' + failed[0] if failed else ''}"])
 
-    server = Server(options.server, model, threads=options.threads)
-    measure("peft-server", server.port, "llama")
+    server = Server(options.server, model, *(word for n in names for word in ("--adapter", f"{n}={folder / n}")), threads=options.threads)
+    measure("peft-server, base", server.port, ["base"])
+    measure("peft-server, 2 adapters", server.port, names)
     server.stop()
 
-    def other(name, module, words, served):
-        if importlib.util.find_spec(module) is None or (name == "transformers serve" and importlib.util.find_spec("fastapi") is None):
-            rows.append([name, "not installed", "", "", ""])
+    def other(name, modules, words, *runs):
+        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        if missing:
+            rows.append([name, f"not installed: {', '.join(missing)}", "", "", "", ""])
             return
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
@@ -523,21 +565,26 @@ def compare(options, folder):
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                     break
                 if process.poll() is not None:
-                    rows.append([name, f"did not start (status {process.returncode})", "", "", ""])
+                    rows.append([name, f"did not start (status {process.returncode})", "", "", "", ""])
                     return
                 time.sleep(0.2)
-            measure(name, port, served)
+            for label, served in runs:
+                measure(f"{name}, {label}", port, served)
         finally:
             process.terminate()
             process.wait(30)
 
-    other("transformers serve", "transformers",
-          [sys.executable, "-m", "transformers.cli.transformers", "serve", str(model), "--device", "cpu"], str(model))
-    gguf = folder / "llama.gguf"
+    merged = [str(folder / f"merged-{name}") for name in names]
+    serve = [sys.executable, "-m", "transformers.cli.transformers", "serve", "--device", "cpu"]
+    for label, extra in (("transformers serve", []), ("transformers serve --continuous-batching", ["--continuous-batching"])):
+        other(label, ["fastapi", "uvicorn", "openai"], [*serve, *extra], ("base", [str(model)]), ("2 merged models", merged))
+    gguf = folder / "base.gguf"
     if importlib.util.find_spec("llama_cpp"):
         run(options.peft, "quantize", "--model", model, "--to", "gguf-f32", "--output", gguf)
-    other("llama-cpp-python", "llama_cpp", [sys.executable, "-m", "llama_cpp.server", "--model", str(gguf)], "llama")
-    table(["server (base model alone)", "tokens/s", "first token p50, ms", "between tokens p50, ms", "failed"], rows)
+    # It loads one adapter at most.
+    other("llama-cpp-python", ["llama_cpp", "starlette_context"], [sys.executable, "-m", "llama_cpp.server", "--model", str(gguf)],
+          ("base", ["base"]))
+    table(["server", "answers/s", "tokens/s", "first token p50, ms", "between tokens p50, ms", "failed"], rows)
 
 
 def main():
@@ -563,9 +610,9 @@ def main():
     results, is_good = {}, True
     with tempfile.TemporaryDirectory(prefix="peft-load-") as name:
         folder = pathlib.Path(name)
-        write_llama(folder / "llama")
         if options.compare:
             return compare(options, folder)
+        write_llama(folder / "llama")
         for kind in options.model or ["llama", "tiny-t5"]:
             own = folder / kind / "load" if kind == "llama" else folder / kind
             own.mkdir(parents=True, exist_ok=True)

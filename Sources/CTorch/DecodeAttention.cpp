@@ -3,7 +3,9 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "Bridge.hpp"
 #include "Elements.hpp"
@@ -68,5 +70,40 @@ extern "C" int ct_write_columns(const CTTensor *cache, const CTTensor *given, in
                 }
             }
         }
+    });
+}
+
+extern "C" int ct_decode_sequences(const CTTensor *q, const CTTensor *k, const CTTensor *v, int count, const int64_t *rows,
+                                   const CTTensor *const *key_caches, const CTTensor *const *value_caches, const int64_t *columns,
+                                   int64_t window, double scale, const CTTensor *y) {
+    using namespace ctorch;
+    return status_or_error([&] {
+        const at::Tensor queries = unbox(q).contiguous(), keys = unbox(k).contiguous(), values = unbox(v).contiguous();
+        const at::Tensor &output = unbox(y);
+        TORCH_CHECK(is_plain(queries) && is_plain(keys) && is_plain(values) && is_plain(output) && queries.dim() == 3 &&
+                        keys.dim() == 3 && keys.sizes() == values.sizes() && output.sizes() == queries.sizes() &&
+                        keys.size(0) == queries.size(0) && keys.size(2) == queries.size(2) && keys.size(1) > 0 &&
+                        queries.size(1) % keys.size(1) == 0,
+                    "can't attend with queries ", queries.sizes(), ", keys ", keys.sizes(), " and values ", values.sizes());
+        const int64_t heads = keys.size(1), size = keys.size(2), width = heads * size;
+        const size_t bytes = static_cast<size_t>(width) * sizeof(float);
+        std::vector<ckernels::CachedTokens> sequences;
+        sequences.reserve(static_cast<size_t>(count));
+        for (int i = 0; i < count; ++i) {
+            const at::Tensor &to_keys = unbox(key_caches[i]), &to_values = unbox(value_caches[i]);
+            const int64_t row = rows[i], column = columns[i];
+            TORCH_CHECK(is_plain(to_keys) && is_plain(to_values) && to_keys.numel() % width == 0 &&
+                            to_keys.sizes() == to_values.sizes() && 0 <= row && row < keys.size(0) && 0 <= column &&
+                            (column + 1) * width <= to_keys.numel(),
+                        "can't write row ", row, " of ", keys.sizes(), " at column ", column, " of a KV cache of shape ",
+                        to_keys.sizes());
+            float *own_keys = mutable_floats(to_keys), *own_values = mutable_floats(to_values);
+            std::memcpy(own_keys + column * width, floats(keys) + row * width, bytes);
+            std::memcpy(own_values + column * width, floats(values) + row * width, bytes);
+            const int64_t first = window > 0 ? std::max<int64_t>(0, column + 1 - window) : 0;
+            sequences.push_back({own_keys + first * width, own_values + first * width, column + 1 - first, row});
+        }
+        ckernels::decode_sequences({queries.size(1), heads, size}, floats(queries), sequences.data(), count,
+                                   static_cast<float>(scale), mutable_floats(output));
     });
 }

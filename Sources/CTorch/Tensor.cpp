@@ -119,6 +119,9 @@ bool ct_same_bits(const CTTensor *a, const CTTensor *b) {
 }
 
 bool ct_requires_grad(const CTTensor *tensor) { return tensor->value.defined() && tensor->value.requires_grad(); }
+int64_t ct_write_count(const CTTensor *tensor) {
+    return tensor->value.defined() && !tensor->value.is_inference() ? static_cast<int64_t>(tensor->value._version()) : 0;
+}
 
 int ct_set_requires_grad(CTTensor *tensor, bool value) {
     return status_or_error([&] { tensor->value.set_requires_grad(value); });

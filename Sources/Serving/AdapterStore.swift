@@ -205,7 +205,7 @@ final class AdapterStore {
             }
             let obstacle = try batch.obstacle(key)
             let virtual = try virtualTokens(key, isExclusive: obstacle != nil)
-            let bytes = adapter.storedTensors().values.reduce(0) { $0 + $1.byteCount }
+            let bytes = adapter.frozenBytes
             loads += 1
             entry.method = adapter.choice.label
             entry.bytes = bytes

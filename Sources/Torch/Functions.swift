@@ -120,6 +120,30 @@ package enum Functions {
         check(ct_write_columns(cache.pointer, x.pointer, Int64(column)))
     }
 
+    /// A decode step of sequences with fp32 caches of their own, on the CPU and without gradients: writes one token's keys
+    /// and values for each, and the output of its query over the columns up to there.
+    ///
+    /// - Parameters:
+    ///   - q: `[tokens, heads, size]`; `k`, `v`: `[tokens, key heads, size]`.
+    ///   - caches: for each sequence the row of its token, its caches `[1, 1, capacity, key heads · size]`, and the column
+    ///     to write.
+    ///   - window: number of last columns that are seen; all if `nil`.
+    ///   - y: the output `[tokens, heads, size]`, whose other rows are left alone.
+    package static func decodeSequences(
+        _ q: Tensor, _ k: Tensor, _ v: Tensor,
+        caches: [(row: Int, keys: Tensor, values: Tensor, column: Int)], window: Int?, scale: Double, into y: Tensor
+    ) {
+        let (rows, columns) = (caches.map { Int64($0.row) }, caches.map { Int64($0.column) })
+        let keys: [OpaquePointer?] = caches.map(\.keys.pointer)
+        let values: [OpaquePointer?] = caches.map(\.values.pointer)
+        withExtendedLifetime(caches) {
+            check(
+                ct_decode_sequences(
+                    q.pointer, k.pointer, v.pointer, Int32(caches.count), rows, keys, values, columns,
+                    Int64(window ?? 0), scale, y.pointer))
+        }
+    }
+
     /// A multi-layer LSTM (Hochreiter & Schmidhuber 1997) over x `[length, batch, in]`, with zero initial states.
     ///
     /// - Parameter weights: in PyTorch's order: w_ih, w_hh, b_ih, b_hh for each layer and direction.

@@ -173,6 +173,9 @@ public final class Tensor {
     /// Overwrites the elements with those of `source`, which has the same shape, without autograd.
     public func copy(from source: Tensor) { check(ct_copy_into(pointer, source.pointer)) }
 
+    /// Grows whenever an operation of libtorch writes into the elements. Kernels of our own, such as optimizers', don't count.
+    package var writeCount: Int { Int(ct_write_count(pointer)) }
+
     // MARK: Gradients
 
     /// Whether autograd records operations on this tensor.

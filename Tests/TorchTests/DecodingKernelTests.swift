@@ -217,6 +217,51 @@ import TorchTestSupport
         }
     }
 
+    /// One token of each of several sequences, whose caches differ in length, among rows of others; two query heads per key
+    /// head.
+    @Test(arguments: [nil, 4]) func sequencesWithCachesOfTheirOwn(window: Int?) throws {
+        try withTorchErrors {
+            withoutGradients {
+                let (q, k, v) = (random(5, 4, 24, seed: 1), random(5, 2, 24, seed: 2), random(5, 2, 24, seed: 3))
+                let sequences = [(row: 0, column: 0), (row: 3, column: 6), (row: 4, column: 17)]
+                let known = sequences.indices.map { random(2, 20, 2 * 24, seed: UInt64(10 + $0)) }
+                let caches = zip(sequences, known).map { own, known in
+                    let cache = known.to(.float32).clone()
+                    func half(_ index: Int) -> Tensor {
+                        cache.narrowed(axis: 0, index..<(index + 1)).reshaped(1, 1, 20, 48)
+                    }
+                    return (row: own.row, keys: half(0), values: half(1), column: own.column)
+                }
+                let y = Tensor.ones(q.shape)
+                Functions.decodeSequences(
+                    q.to(.float32), k.to(.float32), v.to(.float32), caches: caches, window: window, scale: 0.3,
+                    into: y)
+                for (own, known) in zip(sequences, known) {
+                    func row(_ x: Tensor) -> Tensor { x.narrowed(axis: 0, own.row..<(own.row + 1)) }
+                    func columns(_ index: Int, _ last: Tensor) -> Tensor {
+                        let before = known.narrowed(axis: 0, index..<(index + 1)).reshaped(20, 2, 24)
+                        let all = Tensor.concatenated([before.narrowed(axis: 0, 0..<own.column), row(last)])
+                        let seen = max(0, own.column + 1 - (window ?? 20))..<(own.column + 1)
+                        return all.narrowed(axis: 0, seen).transposed(0, 1)
+                    }
+                    let scores = row(q).reshaped(2, 2, 24).matmul(columns(0, k).transposed(1, 2)) * 0.3
+                    let expected = scores.softmax().matmul(columns(1, v)).reshaped(1, 4, 24)
+                    #expect(relativeDifference(row(y), expected) < 3e-6)
+                }
+                // The others' rows.
+                #expect(y.narrowed(axis: 0, 1..<3).isIdentical(to: .ones([2, 4, 24])))
+            }
+        }
+        let row = Tensor.zeros([1, 2, 8])
+        #expect(throws: (any Error).self) {
+            let cache = Tensor.zeros([1, 1, 3, 16])
+            try withTorchErrors {
+                Functions.decodeSequences(
+                    row, row, row, caches: [(0, cache, cache, 3)], window: nil, scale: 1, into: .zeros([1, 2, 8]))
+            }
+        }
+    }
+
     @Test func attentionWithoutQueries() throws {
         let (none, keys) = (Tensor.zeros([2, 3, 0, 8]), Tensor.zeros([2, 3, 5, 8]))
         let result = try withTorchErrors {

@@ -120,6 +120,8 @@ bool ct_grad_mode_is_enabled(void);
 CTAutocast *ct_autocast_enter(CTDevice, CTDType);
 void ct_autocast_leave(CTAutocast *);
 bool ct_requires_grad(const CTTensor *);
+/// The version of the elements, which in-place operations increment.
+int64_t ct_write_count(const CTTensor *);
 int ct_set_requires_grad(CTTensor *, bool);
 CTTensor *ct_detach(const CTTensor *);
 int ct_backward(const CTTensor *loss);
@@ -228,6 +230,13 @@ CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, 
 /// Writes x [batch, heads, tokens, size] into a KV cache [batch, heads, capacity, size] from `column` on. Returns 0
 /// on success.
 int ct_write_columns(const CTTensor *cache, const CTTensor *x, int64_t column);
+/// A decode step of `count` sequences with fp32 KV caches of their own, [1, 1, capacity, key heads · size] each, on the CPU:
+/// writes row rows[i] of k and v [tokens, key heads, size] at columns[i] of caches i, and row rows[i] of y [tokens, heads, size]
+/// = softmax(scale · q kᵀ) v over the columns up to there, with a window > 0 only the last `window` of those. No gradients.
+/// Returns 0 on success.
+int ct_decode_sequences(const CTTensor *q, const CTTensor *k, const CTTensor *v, int count, const int64_t *rows,
+                        const CTTensor *const *key_caches, const CTTensor *const *value_caches, const int64_t *columns,
+                        int64_t window, double scale, const CTTensor *y);
 CTTensor *ct_lora_branch(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b, double scale, double dropout,
                          uint64_t seed);
 /// The same for groups of rows, offsets[g] ..< offsets[g + 1] of y and x, each with its own LoRA branch, or none

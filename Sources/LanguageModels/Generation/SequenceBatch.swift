@@ -154,20 +154,28 @@ package final class CachedSequence {
     ) {
         let (count, heads, size) = (keys.dim(0), keys.dim(1), keys.dim(2))
         let end = column + count
-        var cache =
-            layers[layer]
-            ?? {
-                let shape = [1, 1, max(end, columns + capacity), heads * size]
-                return Layer(
-                    keys: .empty(shape, dtype: keys.dtype, device: keys.device),
-                    values: .empty(shape, dtype: values.dtype, device: values.device))
-            }()
-        if end > cache.keys.dim(2) { cache = grown(cache, to: end + end / 2, filled: column) }
+        let cache = reserve(layer, from: column, to: end, keys, values)
         Functions.write(keys.reshaped(1, 1, count, heads * size), into: cache.keys, column: column)
         Functions.write(values.reshaped(1, 1, count, heads * size), into: cache.values, column: column)
-        layers[layer] = cache
         func filled(_ x: Tensor) -> Tensor { x.narrowed(axis: 2, 0..<end).reshaped(end, heads, size) }
         return (filled(cache.keys), filled(cache.values))
+    }
+
+    /// A layer's cache with room for the columns up to `end`, those before `column` being filled, for keys and values
+    /// `[tokens, heads, size]`.
+    fileprivate func reserve(_ layer: Int, from column: Int, to end: Int, _ keys: Tensor, _ values: Tensor) -> Layer {
+        if let known = layers[layer] {
+            guard end > known.keys.dim(2) else { return known }
+            let larger = grown(known, to: end + end / 2, filled: column)
+            layers[layer] = larger
+            return larger
+        }
+        let shape = [1, 1, max(end, columns + capacity), keys.dim(1) * keys.dim(2)]
+        let new = Layer(
+            keys: .empty(shape, dtype: keys.dtype, device: keys.device),
+            values: .empty(shape, dtype: values.dtype, device: values.device))
+        layers[layer] = new
+        return new
     }
 
     fileprivate func copy() -> CachedSequence {
@@ -234,7 +242,7 @@ private final class SequencesContext: AttentionContext {
         softcap: Double?, dropout: Double
     ) -> Tensor {
         let prefixes = parts.contains { $0.prefix > 0 } ? site.prefixes(forRows: parts.count) : []
-        let outputs = parts.enumerated().map { row, part -> Tensor in
+        func attend(_ row: Int, _ part: Part) -> Tensor {
             func own(_ x: Tensor) -> Tensor { parts.count == 1 ? x : x.narrowed(axis: 0, part.tokens) }
             if part.prefix > 0, let prefix = prefixes[row] {
                 _ = part.sequence.write(
@@ -265,7 +273,30 @@ private final class SequencesContext: AttentionContext {
                 softcap: softcap, sinks: site.sinks?.tensor
             ).reshaped(1, q.dim(1), q.dim(2))
         }
-        return outputs.count == 1 ? outputs[0] : Tensor.concatenated(outputs)
+        let index = site.position ?? layer
+        let isPlain =
+            bias.isEmpty && softcap == nil && site.sinks == nil && [q, k, v].allSatisfy { $0.dtype == .float32 }
+            && q.device == .cpu && k.shape == v.shape
+        let single = isPlain ? parts.indices.filter { parts[$0].tokens.count == 1 && parts[$0].prefix == 0 } : []
+        guard single.count > 1 else {
+            let outputs = parts.enumerated().map(attend)
+            return outputs.count == 1 ? outputs[0] : Tensor.concatenated(outputs)
+        }
+        // All sequences with one token in one call.
+        let output = Tensor.empty(q.shape)
+        let caches = single.map { row in
+            let part = parts[row]
+            let cache = part.sequence.reserve(index, from: part.column, to: part.column + 1, k, v)
+            return (row: part.tokens.lowerBound, keys: cache.keys, values: cache.values, column: part.column)
+        }
+        Functions.decodeSequences(q, k, v, caches: caches, window: window, scale: scale, into: output)
+        if single.count < parts.count {
+            let known = Set(single)
+            for (row, part) in parts.enumerated() where !known.contains(row) {
+                output.narrowed(axis: 0, part.tokens).copy(from: attend(row, part))
+            }
+        }
+        return output
     }
 }
 

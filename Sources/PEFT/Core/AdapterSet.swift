@@ -15,8 +15,15 @@ public final class AdapterSet {
     /// Name of the active adapter; `nil` for the base model.
     public private(set) var active: String?
 
+    /// The number under which an adapter is attached for mixed batches (``RowRouting``), for those that ran in one. They stay
+    /// attached, since a server's steps are short.
+    private var routes: [String: Int] = [:]
+    private var routeCount = 0
+
     /// No adapters yet.
     public init(on model: any LanguageModel) { self.model = model }
+
+    deinit { for name in routes.keys { endRoute(of: name) } }
 
     /// Loads an adapter for inference without activating it.
     /// - Throws: ``PEFTError`` if it doesn't fit the model or the name is taken; the set is then unchanged.
@@ -56,6 +63,7 @@ public final class AdapterSet {
     public func remove(_ name: String) throws {
         _ = try named(name)
         if active == name { try activate(nil) }
+        endRoute(of: name)
         adapters[name] = nil
         names.removeAll { $0 == name }
     }
@@ -92,6 +100,25 @@ public final class AdapterSet {
             }
         }
         return try body()
+    }
+
+    // MARK: Mixed batches
+
+    /// The route of an adapter in mixed batches, which has no effect outside of them.
+    /// - Parameter check: throws if it can't share a batch; called once per adapter.
+    func route(of name: String, check: () throws -> Void) throws -> Int {
+        if let route = routes[name] { return route }
+        let adapter = try named(name)
+        try check()
+        for (_, site, module) in adapter.attached { site.attach(module, route: routeCount) }
+        routes[name] = routeCount
+        routeCount += 1
+        return routeCount - 1
+    }
+
+    private func endRoute(of name: String) {
+        guard let route = routes.removeValue(forKey: name), let adapter = adapters[name] else { return }
+        for (_, site, _) in adapter.attached { site.clear(route: route) }
     }
 
     func named(_ name: String) throws -> Adapter {

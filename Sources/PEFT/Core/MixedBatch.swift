@@ -21,18 +21,17 @@ public struct MixedBatch {
 
     /// Runs a forward pass or generation in which example i uses adapter `rows[i]`; `nil` is the base model.
     ///
-    /// Adapters are routed for this run only, so the set may change between runs.
+    /// The set may change between runs.
     /// - Throws: ``PEFTError`` for an unknown name or adapters that can't share a batch, and what `body` throws.
     public func run<Result>(_ rows: [String?], _ body: () throws -> Result) throws -> Result {
         guard RowRouting.current == nil else {
             throw PEFTError("mixed batches can't be nested", remedy: "run one after the other")
         }
-        var routes: [String: Int] = [:]
-        for case let name? in rows where routes[name] == nil {
-            if let obstacle = try obstacle(name) { throw obstacle }
-            routes[name] = routes.count
-        }
         return try set.onBase {
+            var routes: [String: Int] = [:]
+            for case let name? in rows where routes[name] == nil {
+                routes[name] = try set.route(of: name) { if let obstacle = try obstacle(name) { throw obstacle } }
+            }
             let used = try routes.map { (adapter: try set.named($0), route: $1) }
             for (adapter, _) in used {
                 for (path, site, _) in adapter.attached where !site.attached.isEmpty {
@@ -43,13 +42,7 @@ public struct MixedBatch {
             let replaced = used.flatMap { adapter, route in
                 replacements(adapter).map { (site: $0.site, module: $0.module, route: route) }
             }
-            defer {
-                for (adapter, route) in used { for (_, site, _) in adapter.attached { site.clear(route: route) } }
-                for (site, _, route) in replaced { site.clear(route: route) }
-            }
-            for (adapter, route) in used {
-                for (_, site, module) in adapter.attached { site.attach(module, route: route) }
-            }
+            defer { for (site, _, route) in replaced { site.clear(route: route) } }
             for (site, module, route) in replaced { _ = site.attach(module, route: route) }
             let routing = RowRouting(routes: rows.map { $0.flatMap { routes[$0] } ?? -1 })
             return try withTorchErrors { try routing.run(body) }
@@ -180,7 +173,8 @@ public struct MixedBatch {
     /// Adapters that act as the projections an adapter trains in full, such as a classification head, on its examples
     /// only.
     private func replacements(_ adapter: Adapter) -> [(site: Linear, module: ReplacedProjection)] {
-        Dictionary(grouping: adapter.trained, by: \.owner).compactMap { owner, tensors in
+        guard !adapter.trained.isEmpty else { return [] }
+        return Dictionary(grouping: adapter.trained, by: \.owner).compactMap { owner, tensors in
             guard let site = linears[owner] else { return nil }
             func values(_ name: String) -> Tensor? { tensors.first { $0.path == "\(owner).\(name)" }?.values }
             return (site, ReplacedProjection(weight: values("weight"), bias: values("bias")))

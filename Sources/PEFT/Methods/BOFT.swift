@@ -122,6 +122,7 @@ final class BOFTAdapter: Module, LinearAdapter, AdapterModule {
     private let dropoutRate: Double
     /// For each factor the permutation of the inputs and its inverse; `nil` for the identity.
     private let orders: [(forward: Tensor, back: Tensor)?]
+    private let frozenFactors = FrozenValue<Tensor>()
 
     init(
         _ linear: Linear, _ configuration: BOFT.Configuration, blocks: Int, size: Int, _ context: AttachmentContext
@@ -168,7 +169,7 @@ final class BOFTAdapter: Module, LinearAdapter, AdapterModule {
     }
 
     func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
-        var factors = orthogonal(rotations)
+        var factors = frozenFactors(of: [rotations]) { orthogonal(rotations) }
         let (probability, seed) = DropoutScope.draw(dropoutRate)
         if probability > 0 {
             let ones = Tensor.ones([factors.dim(0), blocks, 1, 1], dtype: factors.dtype, device: factors.device)

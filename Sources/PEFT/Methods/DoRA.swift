@@ -70,6 +70,7 @@ final class DoRAAdapter: LoRAAdapter {
     private let original: any LinearWeight
     /// ‖W‖² of each row, `[out]`.
     private lazy var squaredNorms = withoutGradients { original.dense(as: a.dtype).squared().sum(axes: [1]) }
+    private let frozenGain = FrozenValue<Tensor>()
 
     override init(_ linear: Linear, _ branch: LoRABranch, _ context: AttachmentContext) {
         original = linear.weight.snapshot()
@@ -96,8 +97,7 @@ final class DoRAAdapter: LoRAAdapter {
 
     override func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
         let weight = base.weight
-        let norm = withoutGradients { norms().detached() }
-        let gain = magnitude / norm
+        let gain = frozenGain(of: [a, b, magnitude]) { magnitude / withoutGradients { norms().detached() } }
         let (probability, seed) = DropoutScope.draw(dropoutRate)
         if probability > 0 {
             // Dropout also applies to the direction: y + (g − 1) W drop(x) + g s B A drop(x).
@@ -126,6 +126,7 @@ final class DoRAEmbeddingAdapter: LoRAEmbeddingAdapter {
     private let original: any LinearWeight
     /// ‖E‖² of each column, `[size]`.
     private lazy var squaredNorms = withoutGradients { original.dense(as: a.dtype).squared().sum(axes: [0]) }
+    private let frozenGain = FrozenValue<Tensor>()
 
     init(_ table: Embedding, _ branch: LoRABranch, _ context: AttachmentContext) {
         original = table.weight.snapshot()
@@ -145,7 +146,7 @@ final class DoRAEmbeddingAdapter: LoRAEmbeddingAdapter {
     }
 
     override func callAsFunction(_ vectors: Tensor, ids: Tensor) -> Tensor {
-        let gain = magnitude / withoutGradients { norms().detached() }
+        let gain = frozenGain(of: [a, b, magnitude]) { magnitude / withoutGradients { norms().detached() } }
         return (vectors + update(ids, like: vectors)) * gain.to(vectors.dtype)
     }
 

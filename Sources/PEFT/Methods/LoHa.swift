@@ -64,7 +64,7 @@ public enum LoHa: BuiltInMethod {
     }
 }
 
-final class LoHaAdapter: Module, LinearAdapter, AdapterModule {
+final class LoHaAdapter: Module, WeightAdapter, AdapterModule, FrozenMemory {
     @ParameterInfo(key: "hada_w1_a") var firstA: Tensor = .zeros([0])
     @ParameterInfo(key: "hada_w1_b") var firstB: Tensor = .zeros([0])
     @ParameterInfo(key: "hada_w2_a") var secondA: Tensor = .zeros([0])
@@ -72,6 +72,7 @@ final class LoHaAdapter: Module, LinearAdapter, AdapterModule {
     @ParameterInfo(key: "hada_w2_b") var secondB: Tensor = .zeros([0])
     private let scale: Double
     private let dropout: LyCORISDropout
+    private let frozenFactors = FrozenValue<LowRankFactors>()
 
     init(_ linear: Linear, rank: Int, scale: Double, dropout: LyCORISDropout, _ context: AttachmentContext) {
         (self.scale, self.dropout) = (scale, dropout)
@@ -88,6 +89,27 @@ final class LoHaAdapter: Module, LinearAdapter, AdapterModule {
         firstB = matrix(rank, linear.inputs)
         secondA = matrix(linear.outputs, rank)
         secondB = .zeros([rank, linear.inputs], dtype: dtype, device: device)
+    }
+
+    private var parameterTensors: [Tensor] { [firstA, firstB, secondA, secondB] }
+    /// Whether a branch of rank r² is not larger than ΔW.
+    private var isNarrow: Bool { firstB.dim(0) * firstB.dim(0) <= min(firstA.dim(0), firstB.dim(1)) }
+    var frozenBytes: Int {
+        isNarrow ? firstB.dim(0) * firstB.dim(0) * (firstA.dim(0) + firstB.dim(1)) * firstA.dtype.size : 0
+    }
+
+    /// Frozen, the Hadamard product is a LoRA branch of rank r²: row i of A₁B₁ ∘ A₂B₂ is Σ_jk a₁_ij a₂_ik (b₁_j ∘ b₂_k).
+    var lowRankFactors: LowRankFactors? {
+        let rank = firstB.dim(0)
+        guard !areGradientsEnabled, isNarrow, !dropout.isLive, !parameterTensors.contains(where: \.requiresGrad)
+        else { return nil }
+        return frozenFactors(of: parameterTensors) {
+            let (outputs, inputs) = (firstA.dim(0), firstB.dim(1))
+            let a = firstB.unsqueezed(1) * secondB.unsqueezed(0)
+            let b = firstA.unsqueezed(2) * secondA.unsqueezed(1)
+            return LowRankFactors(
+                a: a.reshaped(rank * rank, inputs), b: b.reshaped(outputs, rank * rank), scale: scale, dropout: 0)
+        }
     }
 
     /// ΔW `[out, in]`. It is formed once per forward pass, as a Hadamard product doesn't factor into matmuls with x.

@@ -87,6 +87,9 @@ struct LyCORISDropout {
     let rows: Double
     let module: Double
 
+    /// Whether something may be dropped in this forward pass.
+    var isLive: Bool { (rows > 0 || module > 0) && DropoutScope.isLive }
+
     /// Whether the whole ΔW is dropped in this forward pass.
     func leavesOut() -> Bool {
         let (probability, seed) = DropoutScope.draw(module)

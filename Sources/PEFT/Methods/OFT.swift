@@ -121,6 +121,7 @@ final class OFTAdapter: Module, LinearAdapter, AdapterModule {
     private let blocks: Int
     private let size: Int
     private let skew: SkewSymmetric
+    private let frozenRotations = FrozenValue<Tensor>()
 
     init(_ configuration: OFT.Configuration, blocks: Int, stored: Int, size: Int, _ context: AttachmentContext) {
         (self.configuration, self.blocks, self.size) = (configuration, blocks, size)
@@ -151,8 +152,10 @@ final class OFTAdapter: Module, LinearAdapter, AdapterModule {
     }
 
     func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
-        if configuration.isConstrained { constrain() }
-        var rotation = rotations(angles)
+        var rotation = frozenRotations(of: [angles]) {
+            if configuration.isConstrained { constrain() }
+            return rotations(angles)
+        }
         let (probability, seed) = DropoutScope.draw(configuration.moduleDropout)
         if probability > 0 {
             // A dropped block is the identity.

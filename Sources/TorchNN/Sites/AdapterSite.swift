@@ -9,7 +9,7 @@ package protocol AdapterSite: Module {
     func attach(_ adapter: Module, route: Int?) -> Bool
     /// Attaches an adapter below all others.
     func attachBeneath(_ adapter: Module)
-    /// Detaches an adapter, wherever it is in the stack.
+    /// Detaches an adapter, wherever it is in the stack, except from routes.
     func detach(_ adapter: Module)
     /// Removes the adapters of one route.
     func clear(route: Int)
@@ -37,10 +37,7 @@ package struct AdapterSlot<Adapter> {
         if let adapter = adapter as? Adapter { active.insert(adapter, at: 0) }
     }
 
-    mutating func detach(_ adapter: Module) {
-        active.removeAll { ($0 as? Module) === adapter }
-        for route in routed.keys { routed[route]?.removeAll { ($0 as? Module) === adapter } }
-    }
+    mutating func detach(_ adapter: Module) { active.removeAll { ($0 as? Module) === adapter } }
 
     mutating func clear(route: Int) { routed[route] = nil }
 

@@ -76,42 +76,43 @@ public final class Linear: Module, AdapterSite {
 
     /// Applies each span's adapters to its part of `whole`, the base output of all sequences.
     private func routed(_ x: Tensor, _ spans: [RowRouting.Span], whole: Tensor) -> Tensor {
-        if let branches = loraBranches(x, spans) {
+        let isInPlace = !areGradientsEnabled && x.shape.count == 2
+        let branches = isInPlace ? spans.map(loraBranch) : []
+        if branches.contains(where: { $0 != nil }) {
+            // One call adds the branches of all spans that have one.
             Functions.loraBranches(
                 whole, x: x, offsets: spans.map(\.tokens.lowerBound) + [whole.dim(0)],
                 factors: branches.map { $0.map { ($0.a, $0.b, $0.scale) } })
-            return whole
         }
-        let parts = spans.map { span -> Tensor in
-            let known = whole.narrowed(axis: 0, span.tokens)
-            guard let adapters = slot.routed[span.route], !adapters.isEmpty else { return known }
+        func output(_ span: RowRouting.Span, _ known: Tensor) -> Tensor? {
+            guard let adapters = slot.routed[span.route], !adapters.isEmpty else { return nil }
             let part = x.narrowed(axis: 0, span.tokens)
             return InvocationScope.within(span: span.tokens) {
                 BaseProjection(self, adapters: adapters[...], known: (part, known))(part)
             }
         }
+        if isInPlace, spans.count > 1 {
+            for (index, span) in spans.enumerated() where branches[index] == nil {
+                let known = whole.narrowed(axis: 0, span.tokens)
+                if let own = output(span, known) { known.copy(from: own) }
+            }
+            return whole
+        }
+        guard branches.first.flatMap({ $0 }) == nil else { return whole }
+        let parts = spans.map { span -> Tensor in
+            let known = whole.narrowed(axis: 0, span.tokens)
+            return output(span, known) ?? known
+        }
         return parts.count == 1 ? parts[0] : Tensor.concatenated(parts)
     }
 
-    /// The LoRA branch of each span, if all of them are LoRA and no gradient is needed: one fused call adds them all.
-    private func loraBranches(_ x: Tensor, _ spans: [RowRouting.Span]) -> [LowRankFactors?]? {
-        guard !areGradientsEnabled, x.shape.count == 2 else { return nil }
-        var branches: [LowRankFactors?] = []
-        for span in spans {
-            let adapters = slot.routed[span.route] ?? []
-            // Long spans use blocked GEMMs.
-            guard adapters.count <= 1, span.tokens.count <= Self.mostGroupedTokens else { return nil }
-            guard let adapter = adapters.first else {
-                branches.append(nil)
-                continue
-            }
-            guard let factors = adapter.asWeightAdapter?.lowRankFactors, factors.dropout == 0 || !DropoutScope.isLive
-            else {
-                return nil
-            }
-            branches.append(factors)
-        }
-        return branches
+    /// The LoRA branch of a span, if it is its only adapter and few tokens have it: many use blocked GEMMs.
+    private func loraBranch(_ span: RowRouting.Span) -> LowRankFactors? {
+        guard span.tokens.count <= Self.mostGroupedTokens, let adapters = slot.routed[span.route],
+            adapters.count == 1, let factors = adapters[0].asWeightAdapter?.lowRankFactors,
+            factors.dropout == 0 || !DropoutScope.isLive
+        else { return nil }
+        return factors
     }
 
     private static let mostGroupedTokens = 8

@@ -26,4 +26,18 @@ struct DecodeSizes {
 void decode_attention(const DecodeSizes &, const float *q, const HeadsView &k, const HeadsView &v, const ScoreBias &bias,
                       float scale, float *y);
 
+/// A sequence's cached keys and values `[columns, key heads, size]`, contiguous, and the row of its token in q and y.
+struct CachedTokens {
+    const float *keys, *values;
+    int64_t columns, row;
+};
+
+/// Sizes of q and y [rows, heads, size], in which `heads / key_heads` successive heads share a key head.
+struct SequenceSizes {
+    int64_t heads, key_heads, size;
+};
+
+/// The same for one token of each sequence, whose caches differ in length.
+void decode_sequences(const SequenceSizes &, const float *q, const CachedTokens *sequences, int64_t count, float scale, float *y);
+
 }  // namespace ckernels
