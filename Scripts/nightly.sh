@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks that take too long for every change: the release build without warnings, the demo, the benchmarks' programs, the
-# instruction counts, the HTTP server, a program of another package, every method on every family, fault injection.
+# instruction counts, the kernels under sanitizers, the HTTP server, a program of another package, every method on every family, fault injection.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,7 +11,8 @@ python3 Scripts/check_records.py
 PEFT_BENCHMARKS=1 swift build -c release
 if command -v valgrind > /dev/null; then make bench-check; else echo "valgrind is not installed: instruction counts not compared"; fi
 Scripts/check_dependency.py
+Scripts/sanitizers.py kernels
 PEFT_ALL_LAWS=1 make test
-for script in kill_at_random full_disk closed_descriptors two_writers; do
+for script in kill_at_random full_disk changing_files closed_descriptors two_writers; do
     Scripts/faults/$script.py
 done

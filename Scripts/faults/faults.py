@@ -42,9 +42,8 @@ class Faults:
         return [self.program, *map(str, arguments)]
 
     def run(self, *arguments, **options) -> subprocess.CompletedProcess:
-        options = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL, **options}
-        return subprocess.run(
-            self.command(*arguments), cwd=self.folder, env=self.environment, timeout=600, **options)
+        options = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL, "env": self.environment, **options}
+        return subprocess.run(self.command(*arguments), cwd=self.folder, timeout=600, **options)
 
     def need(self, *arguments) -> None:
         """Runs a command that the checks depend on."""

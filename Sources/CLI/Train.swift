@@ -14,6 +14,7 @@ struct Train: ParsableCommand {
         discussion: """
             peft train --data train.jsonl --prompt 'Summarize: {dialogue}' --target '{summary}' \\
               --method lora --rank 16 --targets q,v --output my-adapter
+            peft train --again my-adapter --output the-same
 
             peft train --from-adapter my-adapter --data more.jsonl --output my-next-adapter
             """)
@@ -58,6 +59,10 @@ struct Train: ParsableCommand {
     var showBatch = false
     @Flag(help: "Print token IDs too, with --show-batch.") var showIds = false
     @Flag(help: "Resume an interrupted run from its latest checkpoint.") var resume = false
+    @Option(
+        help: ArgumentHelp(
+            "Repeat the run that wrote this folder, with its options, data and number of threads.", valueName: "run"))
+    var again: String?
     @OptionGroup var records: RecordOptions
     @Flag(help: "Print the result as JSON.") var json = false
     @Flag(help: "Suppress progress output.") var quiet = false
@@ -75,11 +80,17 @@ struct Train: ParsableCommand {
         let launch = try LaunchEnvironment.read()
         // A batch is shown once, and without the others.
         if showBatch, let launch, launch.rank > 0 { return }
-        try ParallelRun.run(showBatch ? nil : launch) { try train(on: model.prepare(for: launch), $0) }
+        let repeated = try again.map { try RepeatedRun($0) }
+        try repeated?.begin()
+        try ParallelRun.run(showBatch ? nil : launch) {
+            try train(on: model.prepare(for: launch), $0, repeating: repeated)
+        }
     }
 
-    /// - Parameter job: the processes that train together; the first one writes and reports.
-    private func train(on device: Device, _ job: DistributedJob?) throws {
+    /// - Parameters:
+    ///   - job: the processes that train together; the first one writes and reports.
+    ///   - repeated: the run that this one repeats.
+    private func train(on device: Device, _ job: DistributedJob?, repeating repeated: RepeatedRun?) throws {
         let start = try fromAdapter.map { try StartingAdapter($0) }
         let requested = try start?.choice(method: method, options) ?? options.choice(method ?? "lora")
         let new = try addTokens.map {
@@ -106,6 +117,12 @@ struct Train: ParsableCommand {
             let bare = try (new?.folder ?? model.folder(weights: choice.baseStorage)).outline()
             if bare.generates { _ = try choice.plan(for: ModelOutline(bare)) }
         }
+        // Before the data are read: what changes from now on is not what the run saw.
+        var origin =
+            try isFirst
+            ? RepeatedRun.origin(
+                self.data + [validation, retain, addTokens].compactMap { $0 }, start?.adapter.url, device)
+            : nil
         let data = try prepareData(choice, start, new)
         let (modelFolder, tokenizer) = (data.folder, data.tokenizer)
         let samples = try records.validationSamples(data)
@@ -133,6 +150,9 @@ struct Train: ParsableCommand {
         let trainer = try Trainer(
             adapter, training: data.training, validation: data.validation, configuration: configuration,
             checkpointFolder: checkpoints.url, job: job)
+        origin?.examples = trainer.digests?.examples
+        origin?.base = trainer.digests?.base
+        if let origin { try repeated?.compare(origin, processes: job?.size) }
         RunWarnings.show(RunWarnings.warmup(configuration, totalSteps: trainer.totalSteps))
         var resumed: Int?
         let plan = PlanSummary(
@@ -187,6 +207,7 @@ struct Train: ParsableCommand {
             configuration: configuration, trainable: plan.trainable, total: plan.total, result: result,
             retention: forgetting)
         record.processes = job?.size
+        record.origin = origin
         record.validationSplit = split.validationSplit
         record.head = data.head
         record.labels = data.head.flatMap { $0.labels.isEmpty ? nil : $0.labels }
@@ -214,6 +235,7 @@ struct Train: ParsableCommand {
         }
         trainer.removeCheckpoints()
         try report(record, result, output)
+        try repeated?.report(result.history, folder, isQuiet: quiet)
     }
 
     private func prepareData(_ choice: MethodChoice, _ start: StartingAdapter?, _ new: AddedVocabulary?) throws

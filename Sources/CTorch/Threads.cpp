@@ -1,5 +1,6 @@
 // What the kernels need of libtorch: its threads, and the folder of its libraries.
 #include <ATen/Parallel.h>
+#include <torch/headeronly/version.h>
 
 #include "Contention.hpp"
 #include "ckernels/Blas.hpp"
@@ -73,6 +74,8 @@ void ct_set_threads(int threads) {
 }
 
 int ct_threads(void) { return at::get_num_threads(); }
+
+const char *ct_torch_version(void) { return TORCH_VERSION; }
 
 const char *ct_blas_name(void) { return ckernels::blas_name(); }
 

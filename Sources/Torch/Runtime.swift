@@ -20,6 +20,9 @@ public enum Runtime {
     /// Returns free blocks to the system.
     package static func trimMemory() { ct_trim_memory() }
 
+    /// The version of libtorch.
+    package static var libtorch: String { String(cString: ct_torch_version()) }
+
     /// The BLAS library that large fp32 GEMMs on the CPU use.
     package static var blas: String {
         let other = String(cString: ct_blas_name())

@@ -24,6 +24,7 @@ package enum ActivationCheckpointing {
 
 /// Applies `layer` to `x` with the current checkpointing mode; `layer` may run twice.
 package func checkpointed(_ x: Tensor, _ layer: @escaping (Tensor) -> Tensor) -> Tensor {
+    if let probe = LayerProbe.current { return probe.note(x, layer(x)) }
     let mode = ActivationCheckpointing.mode
     guard mode != .off else { return layer(x) }
     let (masks, rows, texts) = (DropoutScope.captured(), RowRouting.captured(), InvocationScope.captured())

@@ -78,6 +78,13 @@ final class CheckpointStore {
         return state
     }
 
+    /// The step of the newest checkpoint.
+    var newestStep: Int? {
+        struct Progress: Decodable { var step: Int }
+        return (try? Data(contentsOf: newest.appendingPathComponent("state.json")))
+            .flatMap { try? JSONDecoder().decode(Progress.self, from: $0) }?.step
+    }
+
     func saveBest(_ parameters: [Parameter]) throws { try SafetensorsFile.write(Self.named(parameters), to: best) }
 
     func loadBest(into parameters: [Parameter]) throws { try Self.fill(parameters, from: best) }

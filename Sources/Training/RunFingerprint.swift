@@ -10,9 +10,9 @@ struct RunFingerprint: Codable {
     private var configuration: JSON
     private var method: String
     private var methodFields: [String: JSON]
-    private var data: String
+    let data: String
     /// A digest of the model's configuration and of some of its weights. Older checkpoints lack it and the seed.
-    private var base: String?
+    let base: String?
     /// Seed of the adapter's initial values, some of which may be frozen.
     private var seed: UInt64?
     /// Command-line names of the method's fields, by their keys in files.

@@ -295,6 +295,9 @@ public final class Trainer {
             steps: step, peakBytes: Runtime.peakMemory)
     }
 
+    /// Digests of the examples and of the base model, if the run keeps checkpoints.
+    package var digests: (examples: String, base: String?)? { fingerprint.map { ($0.data, $0.base) } }
+
     /// Removes the checkpoints after the result was saved.
     public func removeCheckpoints() { checkpoints?.remove() }
 
@@ -365,8 +368,10 @@ public final class Trainer {
                         "the base model is damaged or overflows in its precision; download it again or use another --precision"
                 )
             }
-            throw TrainingDiverged(what: loss.isFinite ? "gradient" : "loss", step: step + 1)
+            throw try divergence(loss: loss, isExplosion: false)
         }
+        let first = max(history.training.first?.loss ?? loss, 0)
+        guard loss <= Self.explosion * max(first, 10) else { throw try divergence(loss: loss, isExplosion: true) }
         let rate = configuration.learningRate * schedule.factor(after: step)
         hook?.beforeUpdate(step: step + 1, totalSteps: totalSteps)
         optimizer.update(learningRate: rate)
@@ -378,6 +383,49 @@ public final class Trainer {
             step: step, totalSteps: totalSteps, epoch: plan.epochs(after: step), loss: loss,
             learningRate: rate, gradientNorm: norm, tokensPerSecond: 0, memory: nil, secondsLeft: 0)
         return (progress, share.tokens)
+    }
+
+    /// A loss of so many times the first one (and at least 10 nats) is an explosion: no run comes back from there.
+    private static let explosion = 100.0
+
+    /// The error for the step at hand, with the example and the layer at fault. The parameters are still those before the
+    /// step, so its forward passes are repeated, one example at a time.
+    private func divergence(loss: Double, isExplosion: Bool) throws -> TrainingDiverged {
+        var error = TrainingDiverged(what: loss.isFinite ? "gradient" : "loss", step: step + 1)
+        if isExplosion { error.loss = loss }
+        error.checkpoint = checkpoints?.newestStep
+        try withTorchErrors {
+            if loss.isFinite, !isExplosion {
+                error.place = model.trainableParameters().first {
+                    $0.parameter.tensor.grad.map { $0.nonFiniteCount > 0 } ?? false
+                }.map { "the gradient of '\($0.path)'" }
+                return
+            }
+            var worst = -Double.infinity
+            for (index, rows) in plan.microBatches(ofStep: step).enumerated() {
+                for row in rows {
+                    let batch = model.batch([training[row]])
+                    let stream = UInt64(step) << 16 | UInt64(index)
+                    let (value, layer) = LayerProbe.run {
+                        withoutGradients {
+                            DropoutScope.run(seed: configuration.seed, stream: stream) {
+                                meanLoss(of: batch, targets: max(1, batch.targetCount)).item()
+                            }
+                        }
+                    }
+                    guard value.isFinite else {
+                        error.example = row + 1
+                        error.place =
+                            layer.map { $0 == 0 ? "the embedded input" : "the output of layer \($0)" }
+                            ?? "the output layer or the loss"
+                        return
+                    }
+                    if value > worst { (worst, error.example) = (value, row + 1) }
+                }
+            }
+            if !isExplosion { error.example = nil }
+        }
+        return error
     }
 
     /// The forward pass of training; `targets` are those of the whole step.
@@ -413,18 +461,30 @@ public final class Trainer {
     }
 }
 
-/// The loss or the gradient became NaN or infinite, usually because the learning rate is too high.
+/// The loss or the gradient became NaN or infinite, or the loss a hundred times as large as at first, usually because the learning rate is too high.
 public struct TrainingDiverged: Error, CustomStringConvertible {
     package let what: String
-    /// The step at which the loss stopped being a finite number.
+    /// The step at which it happened, from 1.
     public let step: Int
+    /// The number of the training example whose loss is NaN or infinite, or the largest of the step, from 1; `nil` if no
+    /// single example is at fault.
+    public package(set) var example: Int?
+    /// Where the first NaN or infinite value is, such as `the output of layer 3`, counted from 1 in forward order.
+    public package(set) var place: String?
+    /// The loss, if it is finite and exploded.
+    public package(set) var loss: Double?
+    /// The step of the checkpoint that remains.
+    public package(set) var checkpoint: Int?
 
     package init(what: String, step: Int) { (self.what, self.step) = (what, step) }
 
     package var error: PEFTError {
-        PEFTError(
-            "the \(what) became NaN or infinite at step \(step)",
-            remedy: "lower the learning rate, or use a longer warm-up")
+        let event = loss.map { "exploded to \(Float($0))" } ?? "became NaN or infinite"
+        let details = [example.map { "training example \($0)" }, place].compactMap { $0 }.joined(separator: ", ")
+        let kept = checkpoint.map { "; the checkpoint of step \($0) remains" } ?? ""
+        return PEFTError(
+            "the \(what) \(event) at step \(step)\(details.isEmpty ? "" : " (\(details))")",
+            remedy: "lower the learning rate, or use a longer warm-up\(kept)")
     }
     /// The problem and what to do, in one line.
     public var description: String { error.description }

@@ -45,6 +45,8 @@ public struct TrainingRecord: Codable, Sendable {
     package var weights: String?
     /// Weight format of the embedding table and the output layer, if one was chosen.
     package var embeddingWeights: String?
+    /// How the run was started. Records of earlier versions lack it.
+    package var origin: RunOrigin?
 
     package init(
         model: String, method: String, methodFields: [String: JSON], prompt: String, target: String,

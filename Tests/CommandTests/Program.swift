@@ -49,9 +49,10 @@ struct Program {
     ///   - fileSizeLimit: largest file that may be written, in blocks of the shell's `ulimit -f`.
     ///   - redirections: the shell's, such as `>&-` for a closed standard output.
     ///   - environment: variables beside those of ``environment``.
+    ///   - directory: the working directory, if not ``folder``.
     func run(
         _ arguments: [String], input: String = "", fileSizeLimit: Int? = nil, redirections: String = "",
-        environment: [String: String] = [:]
+        environment: [String: String] = [:], in directory: URL? = nil
     ) throws -> Result {
         let process = Process()
         try #require(
@@ -66,7 +67,7 @@ struct Program {
             process.arguments =
                 ["-c", "\(limit)exec \"$@\" \(redirections)", "sh", Self.executable.path] + arguments
         }
-        process.currentDirectoryURL = folder
+        process.currentDirectoryURL = directory ?? folder
         let (output, error, stdin) = (Pipe(), Pipe(), Pipe())
         (process.standardOutput, process.standardError, process.standardInput) = (output, error, stdin)
         try process.run()

@@ -92,6 +92,19 @@ import TorchTestSupport
         }
     }
 
+    /// A tokenizer without a token but one with a negative id.
+    @Test func tokenizersWithoutTokensAreErrors() throws {
+        try withTemporaryFolder { folder in
+            let json: JSON = [
+                "version": "1.0", "added_tokens": [["id": -1, "content": "<s>", "special": true]],
+                "model": ["type": "BPE", "vocab": [:], "merges": []],
+            ]
+            try json.text().write(
+                to: folder.appendingPathComponent("tokenizer.json"), atomically: true, encoding: .utf8)
+            #expect(throws: PEFTError.self) { try GGUFVocabulary.settings(folder: folder, size: 10) }
+        }
+    }
+
     private static func sameTokens(_ a: URL, _ b: URL) throws -> Int {
         let (x, y) = (try Tokenizer.load(folder: a), try Tokenizer.load(folder: b))
         let texts = [

@@ -192,6 +192,17 @@ import Testing
         #expect(try refusal(nested.bytes).contains("nests"))
         // More values than any model has, in 8 MB.
         #expect(try refusal([0x80, 2] + [UInt8](repeating: UInt8(ascii: "N"), count: 8_000_000)).contains("values"))
+        // A list of 1,000 pairs, copied into 100 dictionaries.
+        var copied = Pickle()
+        copied.add(UInt8(ascii: "]"), UInt8(ascii: "q"), 0, UInt8(ascii: "("), 0x88, 0x88, UInt8(ascii: "t"))
+        copied.add(UInt8(ascii: "q"), 1, UInt8(ascii: "a"), UInt8(ascii: "("))
+        for _ in 0..<1000 { copied.add(UInt8(ascii: "h"), 1) }
+        copied.add(UInt8(ascii: "e"))
+        for _ in 0..<100 {
+            copied.global("collections", "OrderedDict")
+            copied.add(UInt8(ascii: "("), UInt8(ascii: "h"), 0, UInt8(ascii: "t"), UInt8(ascii: "R"))
+        }
+        #expect(try refusal(copied.bytes).contains("damaged"))
         // A name that every tensor beneath repeats.
         let long = Pickle.dictionary { pickle in
             pickle.add(UInt8(ascii: "}"))

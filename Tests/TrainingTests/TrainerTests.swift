@@ -445,6 +445,26 @@ import TorchNN
         }
     }
 
+    /// A step that diverges names an example and a place, and leaves the checkpoint before it.
+    @Test(arguments: [("full", 100, "exploded"), ("lora", 1e30, "NaN or infinite")])
+    func divergenceNamesExampleAndLayer(method: String, rate: Double, what: String) throws {
+        try withTemporaryFolder { folder in
+            var configuration = configuration
+            (configuration.learningRate, configuration.schedule, configuration.warmup) = (rate, "constant", 0)
+            (configuration.validateEvery, configuration.checkpointEvery) = (100, 1)
+            let choice = method == "lora" ? lora : MethodChoice(try PEFTMethods.named(method))
+            let error = try #require(throws: TrainingDiverged.self) {
+                try trainer(in: folder, choice, configuration, dropout: 0).run()
+            }
+            #expect(error.error.problem.contains(what), "\(error)")
+            #expect(error.step == 2 && error.checkpoint == 1)
+            #expect((1...10).contains(error.example ?? 0))
+            #expect((error.loss == nil) == (error.place != nil), "\(error)")
+            #expect(error.error.remedy?.contains("checkpoint of step 1 remains") == true)
+            #expect(try trainer(in: folder, choice, configuration, dropout: 0).resume() == 1)
+        }
+    }
+
     @Test func impossibleSettingsAreRefused() throws {
         let changes: [(String, (inout TrainingConfiguration) -> Void)] = [
             ("learning rate", { $0.learningRate = 0 }), ("learning rate", { $0.learningRate = .nan }),

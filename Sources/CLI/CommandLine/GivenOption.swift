@@ -10,6 +10,15 @@ enum GivenArgument: Equatable {
     /// The option's first long name; `nil` for other arguments.
     var key: String? { if case .option(let option, _, _) = self { option.key } else { nil } }
 
+    /// The argument as one word of a command line.
+    var word: String {
+        switch self {
+        case .other(let text): text
+        case .option(let option, let name, let value):
+            "\(name.hasPrefix("--") ? name : "--\(option.key)")\(value.map { "=\($0)" } ?? "")"
+        }
+    }
+
     /// The words for the parser. A value that begins with a dash is attached with `=`, so that it isn't read as an option.
     var words: [String] {
         switch self {

@@ -34,6 +34,7 @@ enum Invocation {
             let fromFile = try ConfigurationFile.read(path, table).filter { !isGiven.contains($0.key ?? "") }
             given = fromFile + given.filter { $0.key != "config" }
         }
+        if table.declares("again") { given = try RepeatedRun.expand(given, table) }
         if given.contains(where: { $0.key == "quiet" }) { Console.isQuiet = true }
         if !table.declares("quiet") { given.removeAll { $0.key == "quiet" } }
         return .parse([first] + given.flatMap(\.words))

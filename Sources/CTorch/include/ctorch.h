@@ -65,6 +65,8 @@ bool ct_mps_available(void);
 /// Keeps freed blocks in the process instead of returning each to the system (glibc only), so that the temporaries of
 /// the next step don't page-fault again.
 void ct_keep_freed_memory(void);
+/// libtorch's version, such as "2.13.0".
+const char *ct_torch_version(void);
 /// Name of the library for large fp32 matmuls on the CPU if it isn't libtorch's own; else "".
 const char *ct_blas_name(void);
 /// Enables or disables that library for the calling thread's matmuls, for comparisons.

@@ -69,7 +69,10 @@ package struct UploadFile: Sendable {
     }
 
     /// The SHA-256 of the content, in hexadecimal digits.
-    func sha256() throws -> String {
+    func sha256() throws -> String { try Self.sha256(of: url, size: size) }
+
+    /// The SHA-256 of a file of that size, in hexadecimal digits.
+    package static func sha256(of url: URL, size: Int) throws -> String {
         let body = RequestBody.put(url, offset: 0, count: size)
         var digest = Digest(for: .sha256(""), count: size)
         var buffer = [UInt8](repeating: 0, count: 1 << 20)

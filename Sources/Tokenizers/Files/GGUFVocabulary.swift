@@ -88,7 +88,7 @@ package enum GGUFVocabulary {
             for (id, text, isSpecial) in added {
                 byID[id] = (text, text == unknown ? .unknown : isSpecial ? .control : .userDefined)
             }
-            guard let last = byID.keys.max(), last < byID.count * 2 + 1000 else {
+            guard let last = byID.keys.max(), last >= 0, last < byID.count * 2 + 1000 else {
                 throw unsupported("its ids have large gaps")
             }
             for id in 0...last {

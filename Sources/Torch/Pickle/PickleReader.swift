@@ -68,6 +68,8 @@ struct PickleReader {
     /// Stack heights of the marks.
     private var marks: [Int] = []
     private var memory: [Int: Int] = [:]
+    /// Pairs in all dictionaries.
+    private var pairs = 0
 
     /// - Parameters:
     ///   - data: a pickle, possibly followed by other bytes; must outlive the reader.
@@ -152,6 +154,9 @@ struct PickleReader {
 
     private mutating func fill(_ items: [Int]) throws {
         guard case .dictionary(let index) = values[try top()], items.count.isMultiple(of: 2) else { throw damaged() }
+        // Each pair takes some bytes, unless a list of pairs is copied again and again.
+        pairs += items.count / 2
+        guard pairs <= data.count else { throw damaged() }
         for item in stride(from: 0, to: items.count, by: 2) {
             dictionaries[index].append((items[item], items[item + 1]))
         }

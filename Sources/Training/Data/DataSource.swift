@@ -56,6 +56,9 @@ package struct DataSource: Sendable, Hashable {
         }
     }
 
+    /// The file, if it is one of this machine.
+    package var file: URL? { if case .file(let file) = place { file } else { nil } }
+
     /// The name in errors.
     package var name: String {
         switch place {

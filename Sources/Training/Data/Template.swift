@@ -31,6 +31,9 @@ package struct Template: Sendable, Hashable, CustomStringConvertible {
         var before: [Part]
     }
 
+    /// Rendering recurses into sections, so their nesting is limited.
+    private static let deepest = 100
+
     package var description: String { text }
 
     /// - Throws: ``PEFTError`` with the position (in characters, from 1) of an unbalanced brace or an empty
@@ -67,6 +70,9 @@ package struct Template: Sendable, Hashable, CustomStringConvertible {
                 if !literal.isEmpty { parts.append(.literal(literal)) }
                 literal = ""
                 if name.count > 1, name.hasPrefix("?") {
+                    guard open.count < Self.deepest else {
+                        throw failure("sections are nested more than \(Self.deepest) levels deep", at: index)
+                    }
                     open.append(OpenSection(name: String(name.dropFirst()), start: index, before: parts))
                     parts = []
                 } else if name.count > 1, name.hasPrefix("/") {

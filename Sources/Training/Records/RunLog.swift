@@ -29,6 +29,10 @@ package final class RunLog {
                 try? files.removeItem(at: folder.appendingPathComponent(name))
             }
         }
+        // Of a killed process: they would be copied with the records.
+        for name in [RunDescription.fileName, RunMetrics.fileName, ValidationSamples.fileName] {
+            AtomicFile.removeLeftovers(of: folder.appendingPathComponent(name))
+        }
         let file = folder.appendingPathComponent(RunMetrics.fileName)
         let isNew = !files.fileExists(atPath: file.path)
         metrics = try AppendedFile(file)

@@ -44,6 +44,7 @@ import Testing
     @Test(arguments: [
         ("{?n}x", "'{?n}' without a matching '{/n}'"), ("x{/n}", "'{/n}' without a matching '{?n}'"),
         ("{?n}{?a}{/n}{/a}", "'{/n}'"),
+        (String(repeating: "{?n}", count: 50_000) + String(repeating: "{/n}", count: 50_000), "nested"),
     ])
     func sectionsHaveToBeClosed(text: String, problem: String) throws {
         let error = try #require(throws: PEFTError.self) { try Template(text) }

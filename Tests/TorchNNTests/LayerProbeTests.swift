@@ -1,0 +1,23 @@
+import Testing
+import Torch
+
+@testable import TorchNN
+
+struct LayerProbeTests {
+    /// Three layers, of which one divides by zero.
+    @Test(arguments: [0, 1, 2, 3])
+    func findsTheFirstLayerWithoutFiniteOutput(bad: Int) {
+        let x = Tensor([bad == 0 ? Float.nan : 1, 2], shape: [2])
+        let (result, layer) = LayerProbe.run {
+            (1...3).reduce(x) { x, number in checkpointed(x) { number == bad ? $0 / Tensor.zeros([2]) : $0 } }
+        }
+        #expect(layer == bad)
+        let values = result.array(Float.self)
+        #expect(values.contains { !$0.isFinite })
+    }
+
+    @Test func findsNothingInFiniteLayers() {
+        let (_, layer) = LayerProbe.run { checkpointed(Tensor.zeros([2])) { $0 + 1 } }
+        #expect(layer == nil)
+    }
+}
