@@ -4,6 +4,7 @@
 #include <ATen/ops/kron.h>
 #include <ATen/ops/linalg_qr.h>
 #include <ATen/ops/linalg_solve.h>
+#include <ATen/ops/linalg_solve_triangular.h>
 #include <ATen/ops/linalg_svd.h>
 #include <ATen/ops/lstm.h>
 #include <ATen/ops/real.h>
@@ -34,6 +35,11 @@ int ct_qr(const CTTensor *x, CTTensor **q, CTTensor **r) {
 
 CTTensor *ct_solve(const CTTensor *a, const CTTensor *b) {
     return tensor_or_error([&] { return at::linalg_solve(unbox(a), unbox(b)); });
+}
+
+CTTensor *ct_solve_unit_lower(const CTTensor *a, const CTTensor *b) {
+    return tensor_or_error(
+        [&] { return at::linalg_solve_triangular(unbox(a), unbox(b), /*upper=*/false, /*left=*/true, /*unitriangular=*/true); });
 }
 
 CTTensor *ct_eye(int64_t size, CTDType type, CTDevice kind, int device_index) {

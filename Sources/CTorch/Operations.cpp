@@ -48,6 +48,7 @@
 #include <ATen/ops/silu.h>
 #include <ATen/ops/sin.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/softplus.h>
 #include <ATen/ops/split_with_sizes.h>
 #include <ATen/ops/sqrt.h>
 #include <ATen/ops/square.h>
@@ -100,6 +101,7 @@ CTTensor *ct_unary(CTUnary operation, const CTTensor *tensor) {
             case CT_ROUND: return at::round(x);
             case CT_SIN: return at::sin(x);
             case CT_COS: return at::cos(x);
+            case CT_SOFTPLUS: return at::softplus(x);
         }
         TORCH_CHECK(false, "unknown operation");
     });

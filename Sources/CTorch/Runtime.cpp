@@ -122,6 +122,15 @@ CTAutocast *ct_autocast_enter(CTDevice device, CTDType type) {
     return before;
 }
 
+CTAutocast *ct_autocast_suspend(CTDevice device) {
+    auto kind = static_cast<at::DeviceType>(device);
+    if (kind != at::kCPU && kind != at::kCUDA) return nullptr;
+    auto *before = new CTAutocast{ctorch::AutocastState::current(kind)};
+    ctorch::AutocastState{kind, false, before->state.type}.apply();
+    ctorch::enter_autocast();
+    return before;
+}
+
 void ct_autocast_leave(CTAutocast *before) {
     if (before == nullptr) return;
     ctorch::leave_autocast();

@@ -14,6 +14,7 @@ package enum ModelRegistry {
         .gemma3Vision, .mistral3, .qwen2_5VL, .qwen3VL,
         .mixtral, .qwen2MoE, .qwen3MoE, .olmoe, .graniteMoE, .glm4MoE, .deepSeekV2,
         .deepSeekV3, .llama4, .gptOSS,
+        .qwen3_5Text, .qwen3_5, .qwen3_5MoEText, .qwen3_5MoE, .qwen3Next,
         .gptNeoX, .opt, .bloom, .phi, .stableLM, .starCoder2, .falcon, .gptJ,
     ]
 
@@ -43,7 +44,7 @@ package enum ModelRegistry {
         ] + expertKeys.map { ($0, "a mixture of experts") }
 
     /// Keys of families whose layers have experts.
-    private static let expertKeys = ["num_local_experts", "num_experts", "n_routed_experts"]
+    static let expertKeys = ["num_local_experts", "num_experts", "n_routed_experts"]
 
     /// Creates a model on the meta device, which can be counted and planned.
     ///

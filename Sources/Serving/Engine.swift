@@ -27,6 +27,8 @@ package final class Engine: @unchecked Sendable {
         package var contextLength = 0
         /// KV memory per token, in bytes.
         package var bytesPerToken = 0
+        /// Size of a sequence's states in layers without keys and values, in bytes.
+        package var bytesPerSequence = 0
         /// Whether a prompt is read by an encoder, so that it doesn't count as a part of the answer's sequence.
         package var isEncoderDecoder = false
         /// What the model computes; ``Engine/submit(_:)`` is for models that generate text, ``Engine/encode(_:)`` for others.
@@ -222,7 +224,7 @@ package final class Engine: @unchecked Sendable {
         } else {
             most = min(room, self.settings.defaultNewTokens ?? room)
         }
-        let needed = request.choices * (length + most) * model.bytesPerToken
+        let needed = request.choices * ((length + most) * model.bytesPerToken + model.bytesPerSequence)
         guard needed <= self.settings.cacheBytes else {
             throw ServingError(
                 .tooLong,

@@ -18,13 +18,14 @@ final class EngineLoop {
     private var running: [Choice] = []
     private var reservedBytes = 0
     private var statistics = EngineStatistics()
-    private let bytesPerToken: Int
+    private let bytesPerToken, bytesPerSequence: Int
     let late = ServingError(.deadline, "the request was not complete within its time limit")
 
     init(_ model: any LanguageModel, _ engine: Engine) throws {
         (self.model, settings, tokenizer) = (model, engine.settings, engine.tokenizer)
         batch = model.generates ? try SequenceBatch(model) : nil
         bytesPerToken = batch?.bytesPerToken ?? 0
+        bytesPerSequence = batch?.bytesPerSequence ?? 0
         store = AdapterStore(model, limit: engine.settings.adapterBytes)
         encodings = EncodingBatch(model, store, limit: engine.settings.encodingBatch)
     }
@@ -40,6 +41,7 @@ final class EngineLoop {
         let own = limit ?? configured ?? 4096
         facts.contextLength = min(settings.contextLength ?? own, limit ?? .max)
         facts.bytesPerToken = bytesPerToken
+        facts.bytesPerSequence = bytesPerSequence
         facts.isEncoderDecoder = batch?.startToken != nil
         facts.head = model.head
         facts.hasSegments = model.modelFamily.tokenTypes.areSeveral(in: model.configuration)
@@ -93,7 +95,7 @@ final class EngineLoop {
                         parameter: "prompt")
                 }
             }
-            let bytes = (prompt.count + most + virtual) * bytesPerToken
+            let bytes = (prompt.count + most + virtual) * bytesPerToken + bytesPerSequence
             let reserved = reservedBytes + bytes * request.choices
             guard running.isEmpty || reserved <= settings.cacheBytes else { return false }
             let ends = request.ignoresEndTokens ? [] : job.settings.endTokens
@@ -166,7 +168,7 @@ final class EngineLoop {
         }
         prefixes.insert(
             sequence, choice.prefixOwner, tokens: choice.readTokens,
-            bytes: (virtual + max(sequence.capacity, sequence.length)) * bytesPerToken)
+            bytes: (virtual + max(sequence.capacity, sequence.length)) * bytesPerToken + bytesPerSequence)
     }
 
     /// Forgets prefixes of adapters that are gone.

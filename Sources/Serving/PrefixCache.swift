@@ -76,7 +76,9 @@ extension Adapter {
     var leavesKeysAndValues: Bool {
         let names = model.modelFamily.modules
         guard model.architecture == .decoder,
-            let last = model.namedModules().last(where: { ($0.module as? KeyValueSite)?.kind == .attention })?.path
+            let last = model.namedModules().last(where: {
+                ($0.module as? KeyValueSite)?.kind == .attention || $0.module is any RecurrentLayer
+            })?.path
         else { return false }
         let parts = last.split(separator: ".").map(String.init)
         guard let number = parts.lastIndex(where: { Int($0) != nil }) else { return false }

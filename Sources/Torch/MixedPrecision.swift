@@ -13,4 +13,11 @@ package enum MixedPrecision {
         defer { ct_autocast_leave(scope) }
         return try body()
     }
+
+    /// Runs operations on `device` that compute in the dtypes of their inputs, whatever scope they are in.
+    package static func suspended<Result>(on device: Device, _ body: () throws -> Result) rethrows -> Result {
+        let scope = ct_autocast_suspend(device.raw)
+        defer { ct_autocast_leave(scope) }
+        return try body()
+    }
 }

@@ -46,6 +46,8 @@ extension Tensor {
     public func tanh() -> Tensor { wrap(ct_unary(CT_TANH, pointer)) }
     /// 1 / (1 + e⁻ˣ) of every element.
     public func sigmoid() -> Tensor { wrap(ct_unary(CT_SIGMOID, pointer)) }
+    /// ln(1 + eˣ) of every element.
+    package func softplus() -> Tensor { wrap(ct_unary(CT_SOFTPLUS, pointer)) }
     /// The absolute value of every element.
     public func abs() -> Tensor { wrap(ct_unary(CT_ABS, pointer)) }
     /// The square of every element.

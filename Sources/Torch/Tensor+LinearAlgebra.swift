@@ -24,6 +24,9 @@ extension Tensor {
     /// The solution y `[n, k]` of self `[n, n]` · y = right.
     public func solving(_ right: Tensor) -> Tensor { wrap(ct_solve(pointer, right.pointer)) }
 
+    /// The solution y `[n, k]` of a · y = right, where a is the lower triangle of self `[n, n]` with a diagonal of ones.
+    package func solvingUnitLower(_ right: Tensor) -> Tensor { wrap(ct_solve_unit_lower(pointer, right.pointer)) }
+
     /// The identity, `[size, size]`.
     public static func identity(_ size: Int, dtype: DType = .float32, device: Device = .cpu) -> Tensor {
         wrap(ct_eye(Int64(size), dtype.raw, device.raw, device.index))

@@ -34,6 +34,15 @@ import TorchTestSupport
         Case("deepseek_v2", "norm_topk_prob", true, "'norm_topk_prob' is true"),
         Case("deepseek_v3", "n_group", 4, "'n_group' is 4 and 'topk_group' 1"),
         Case("deepseek_v3", "num_key_value_heads", 2, "'num_key_value_heads' is 2"),
+        Case(
+            "qwen3_next", "linear_num_key_heads", 3,
+            "'linear_num_value_heads' is 4, but 'linear_num_key_heads' is 3"),
+        Case("qwen3_5_text-types", "layer_types", ["full_attention"], "'layer_types' doesn't list a type"),
+        Case(
+            "qwen3_5_text-types", "layer_types", ["full_attention", "sliding_attention", "linear_attention"],
+            "'layer_types' has 'sliding_attention'"),
+        Case("qwen3_5", "text_config", ["num_experts": 8], "'text_config' has 'num_experts'"),
+        Case("qwen3_5_moe", "text_config", ["model_type": "qwen3_5_text"], "not supported in this model"),
         Case("llama4_text", "layer_types", ["full_attention", "full_attention"], "'layer_types' differs"),
         Case("llama", "model_type", "persimmon", "'persimmon', which is not supported"),
         Case("llama", "model_type", "rwkv", "'rwkv', which is not supported"),

@@ -22,6 +22,10 @@ import TorchNN
         ],
         "qwen2_5_vl": ["model.language_model.": "model.", "model.visual.": "visual.", "lm_head.": "lm_head."],
         "qwen3_vl": ["model.language_model.": "model.language_model.", "model.visual.": "model.visual."],
+        "qwen3_5": [
+            "model.language_model.": "model.language_model.", "model.visual.": "model.visual.",
+            "lm_head.": "lm_head.",
+        ],
     ]
     static let names = older.keys.sorted()
 

@@ -57,7 +57,7 @@ import TorchNN
         "phi3", "distilbert", "arcee", "seed_oss", "granite", "smollm3", "olmo2", "olmo3", "ernie4_5",
         "hunyuan_v1_dense", "glm4", "cohere2", "ministral3", "gemma3", "mistral3", "qwen2_5_vl", "qwen3_vl",
         "starcoder2", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "glm4_moe", "deepseek_v2", "deepseek_v3",
-        "llama4_text", "gpt_oss",
+        "llama4_text", "gpt_oss", "qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "qwen3_5_moe", "qwen3_next",
     ])
 
     /// Families that some of its tables lack.

@@ -52,6 +52,7 @@ typedef enum {
     CT_ROUND,
     CT_SIN,
     CT_COS,
+    CT_SOFTPLUS,
 } CTUnary;
 
 typedef enum { CT_ADD, CT_SUB, CT_MUL, CT_DIV, CT_EQ, CT_NE, CT_LT, CT_GT, CT_MAXIMUM, CT_MINIMUM } CTBinary;
@@ -120,6 +121,8 @@ bool ct_grad_mode_is_enabled(void);
 /// Starts autocast on this thread: matmuls on the device run in the given type. NULL if the device doesn't support
 /// it.
 CTAutocast *ct_autocast_enter(CTDevice, CTDType);
+/// Stops autocast on this thread until the scope is left.
+CTAutocast *ct_autocast_suspend(CTDevice);
 void ct_autocast_leave(CTAutocast *);
 bool ct_requires_grad(const CTTensor *);
 /// The version of the elements, which in-place operations increment.
@@ -185,6 +188,8 @@ int ct_svd(const CTTensor *, CTTensor **u, CTTensor **s, CTTensor **vh);
 int ct_qr(const CTTensor *, CTTensor **q, CTTensor **r);
 /// The y with a · y = b.
 CTTensor *ct_solve(const CTTensor *a, const CTTensor *b);
+/// The same of the lower triangle of a with a diagonal of ones; nothing else of a is read.
+CTTensor *ct_solve_unit_lower(const CTTensor *a, const CTTensor *b);
 CTTensor *ct_eye(int64_t size, CTDType, CTDevice, int device_index);
 CTTensor *ct_kron(const CTTensor *, const CTTensor *);
 /// The real part of the inverse 2-D Fourier transform of a real matrix.

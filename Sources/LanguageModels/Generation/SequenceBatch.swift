@@ -51,6 +51,11 @@ package struct SequenceBatch {
         return values * (model.precision?.type ?? .float32).size
     }
 
+    /// Size of a sequence's states in layers without keys and values, in bytes.
+    package var bytesPerSequence: Int {
+        4 * model.namedModules().reduce(0) { $0 + (($1.module as? any RecurrentLayer)?.stateSize ?? 0) }
+    }
+
     /// Maximum number of tokens of a sequence, virtual ones included; `nil` without a limit.
     package var positionLimit: Int? {
         [model.positionLimit, (model as? any CausalModel)?.rotationLimit].compactMap { $0 }.min()
@@ -88,9 +93,10 @@ package struct SequenceBatch {
     /// - Parameters:
     ///   - length: number of tokens, at most those of the other.
     ///   - capacity: number of tokens to reserve, without virtual ones.
-    /// - Returns: `nil` if sequences are decoded one by one.
+    /// - Returns: `nil` if sequences are decoded one by one, and for a part of a sequence in whose states later tokens are.
     package func prefix(of sequence: CachedSequence, length: Int, capacity: Int) throws -> CachedSequence? {
         guard isShared, length > 0, length <= sequence.length else { return nil }
+        guard sequence.states.isEmpty || length == sequence.length else { return nil }
         return try withTorchErrors { withoutGradients { sequence.prefix(length, capacity: capacity) } }
     }
 
@@ -133,6 +139,8 @@ package final class CachedSequence {
     /// Number of cached tokens, virtual ones included.
     package fileprivate(set) var columns = 0
     fileprivate var layers: [Int: Layer] = [:]
+    /// States of the layers without keys and values.
+    fileprivate var states: [Int: RecurrentState] = [:]
     /// The state of a sequence that is decoded alone.
     var state: (any DecodingState)?
 
@@ -183,6 +191,7 @@ package final class CachedSequence {
         other.prompt = prompt
         (other.length, other.columns) = (length, columns)
         other.layers = layers.mapValues { grown($0, to: max($0.keys.dim(2), columns), filled: columns) }
+        other.states = states
         return other
     }
 
@@ -192,6 +201,7 @@ package final class CachedSequence {
         other.columns = columns - self.length + length
         let room = other.columns + max(0, other.capacity - length)
         other.layers = layers.mapValues { grown($0, to: room, filled: other.columns) }
+        other.states = states
         return other
     }
 
@@ -235,6 +245,15 @@ private final class SequencesContext: AttentionContext {
         )
         bias = parts.compactMap { $0.hasVirtualTokens ? own : plain }
         super.init(positions: Tensor(positions, device: device), longest: longest)
+    }
+
+    override var sequenceOffsets: [Int] { [0] + parts.map(\.tokens.upperBound) }
+    override var keepsRecurrentStates: Bool { true }
+    override func recurrentState(ofLayer layer: Int) -> RecurrentState? {
+        .joined(parts.map { $0.sequence.states[layer] })
+    }
+    override func keep(_ state: RecurrentState, ofLayer layer: Int) {
+        for (row, part) in parts.enumerated() { part.sequence.states[layer] = state.row(row) }
     }
 
     override func attend(

@@ -40,6 +40,24 @@ class AttentionContext {
         return (all[0], all[1], all[2])
     }
 
+    /// Where each sequence starts among all tokens, and the end.
+    var sequenceOffsets: [Int] { [0, positions.dim(0)] }
+    private var scan: SequenceScan?
+
+    /// The sequences, for layers that compute along them.
+    func sequenceScan() -> SequenceScan {
+        let own = scan ?? SequenceScan(sequenceOffsets, device: positions.device)
+        scan = own
+        return own
+    }
+
+    /// What a layer remembers of the sequences before these tokens; `nil` for nothing.
+    func recurrentState(ofLayer layer: Int) -> RecurrentState? { nil }
+
+    /// Whether decoding continues from the layers' states.
+    var keepsRecurrentStates: Bool { false }
+    func keep(_ state: RecurrentState, ofLayer layer: Int) {}
+
     /// Runs layers for adapters that act on a part of the tokens.
     func invoked(_ layers: () -> Tensor) -> Tensor { layers() }
 
@@ -78,6 +96,8 @@ final class PackedContext: AttentionContext {
     /// Keys and values of each layer with their offsets, if decoding continues from them.
     private(set) var kept: [Int: (keys: Tensor, values: Tensor, offsets: [Int])] = [:]
     private let keeps: Bool
+    /// States of the layers, if decoding continues from them.
+    private(set) var keptStates: [Int: RecurrentState] = [:]
     /// Consecutive sequences with the same linear biases by head and key, `[heads, longest]`; one part without biases.
     private let parts: [(rows: Range<Int>, bias: Tensor?)]
     /// The texts, with the position of each sequence's first token in its text, for adapters with an invocation.
@@ -127,6 +147,10 @@ final class PackedContext: AttentionContext {
             ($0.rows, biases(positions: positions, hasVirtualTokens: $0.isVirtual, device: device))
         }
     }
+
+    override var sequenceOffsets: [Int] { offsets }
+    override var keepsRecurrentStates: Bool { keeps }
+    override func keep(_ state: RecurrentState, ofLayer layer: Int) { keptStates[layer] = state }
 
     override var places: Range<Int> {
         let own = zip(offsets.dropFirst(), offsets).map { $0 - $1 }.max() ?? 0
@@ -195,6 +219,9 @@ private final class LastLayerContext: AttentionContext {
 
     override func selected(_ x: Tensor) -> Tensor { x.selecting(tokens.indices) }
     override func rotated(_ x: Tensor, _ rotary: RotaryPositions) -> Tensor { all.rotated(x, rotary) }
+    override func sequenceScan() -> SequenceScan { all.sequenceScan() }
+    override var keepsRecurrentStates: Bool { all.keepsRecurrentStates }
+    override func keep(_ state: RecurrentState, ofLayer layer: Int) { all.keep(state, ofLayer: layer) }
     override func rotatedQueries(_ q: Tensor, _ rotary: RotaryPositions) -> Tensor { super.rotated(q, rotary) }
 
     override func attend(
@@ -207,21 +234,33 @@ private final class LastLayerContext: AttentionContext {
     }
 }
 
-/// A decode step: one token per continuation, over KV caches.
+/// A decode step: one token per continuation, over KV caches and the states of layers without them.
 final class StepContext: AttentionContext {
-    private let caches: [KeyValueCache]
+    /// By layer.
+    private let caches: [Int: KeyValueCache]
+    private let recurrent: RecurrentCache
     private let mask: Tensor?
 
-    init(positions: Tensor, longest: Int, caches: [KeyValueCache], mask: Tensor?) {
-        (self.caches, self.mask) = (caches, mask)
+    init(
+        positions: Tensor, longest: Int, caches: [Int: KeyValueCache], recurrent: RecurrentCache = RecurrentCache(),
+        mask: Tensor?
+    ) {
+        (self.caches, self.recurrent, self.mask) = (caches, recurrent, mask)
         super.init(positions: positions, longest: longest)
     }
+
+    override var sequenceOffsets: [Int] { Array(0...positions.dim(0)) }
+    override var keepsRecurrentStates: Bool { true }
+    override func recurrentState(ofLayer layer: Int) -> RecurrentState? { recurrent.layers[layer] }
+    override func keep(_ state: RecurrentState, ofLayer layer: Int) { recurrent.layers[layer] = state }
 
     override func attend(
         _ q: Tensor, _ k: Tensor, _ v: Tensor, site: KeyValueSite, layer: Int, window: Int?, scale: Double,
         softcap: Double?, dropout: Double
     ) -> Tensor {
-        var (keys, values) = caches[site.position ?? layer].append(k.unsqueezed(2), v.unsqueezed(2))
+        // The prefill made a cache for each layer.
+        guard let cache = caches[site.position ?? layer] else { return q }
+        var (keys, values) = cache.append(k.unsqueezed(2), v.unsqueezed(2))
         var mask = mask
         let columns = keys.dim(2)
         if let window, window < columns {

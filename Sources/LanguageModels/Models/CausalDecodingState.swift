@@ -7,7 +7,10 @@ import TorchNN
 final class CausalDecodingState: DecodingState {
     private let model: any CausalModel
     private let beams: Int
-    private var caches: [KeyValueCache] = []
+    /// KV caches by layer.
+    private var caches: [Int: KeyValueCache] = [:]
+    /// States of the layers without keys and values.
+    private var recurrent = RecurrentCache()
     /// −∞ for gaps, and 0 or the linear biases for cached tokens, `[rows · beams or 1, heads or 1, 1, columns]`; `nil`
     /// without both.
     private var mask: Tensor?
@@ -51,16 +54,16 @@ final class CausalDecodingState: DecodingState {
                 outputs: prompts.offsets.dropFirst().map { $0..<$0 }
             ).context
         }
-        let rowLengths =
-            context.kept[0].map { kept in zip(kept.offsets.dropFirst(), kept.offsets).map { $0 - $1 } } ?? []
+        let first = context.kept.min { $0.key < $1.key }?.value
+        let offsets = first?.offsets ?? context.offsets
+        let rowLengths = zip(offsets.dropFirst(), offsets).map { $0 - $1 }
         columns = rowLengths.max() ?? 0
         lengths = rowLengths.flatMap { Array(repeating: $0, count: copies) }
         let columns = columns
         let virtual = zip(rowLengths, prompts.lengths).map { $0 - $1 }
         let total = capacity + (virtual.max() ?? 0)
-        caches = []
-        for layer in context.kept.keys.sorted() {
-            guard let kept = context.kept[layer] else { continue }
+        caches = [:]
+        for (layer, kept) in context.kept {
             let cache = KeyValueCache(
                 batch: rowLengths.count * copies, heads: kept.keys.dim(1), capacity: total, size: kept.keys.dim(2),
                 dtype: kept.keys.dtype, device: kept.keys.device)
@@ -77,10 +80,15 @@ final class CausalDecodingState: DecodingState {
                 return Tensor.concatenated(rows).transposed(1, 2)
             }
             if columns > 0 { _ = cache.append(aligned(kept.keys), aligned(kept.values)) }
-            caches.append(cache)
+            caches[layer] = cache
+        }
+        recurrent = RecurrentCache(context.keptStates)
+        if copies > 1, !recurrent.layers.isEmpty {
+            let sources = rowLengths.indices.flatMap { Array(repeating: $0, count: copies) }
+            recurrent.select(rows: Tensor(sources, device: context.positions.device))
         }
         let hasVirtualTokens = virtual.flatMap { Array(repeating: $0 > 0, count: copies) }
-        mask = context.kept[0].flatMap { makeMask(total, hasVirtualTokens: hasVirtualTokens, like: $0.keys) }
+        mask = first.flatMap { makeMask(total, hasVirtualTokens: hasVirtualTokens, like: $0.keys) }
     }
 
     /// The mask of so many columns.
@@ -121,7 +129,8 @@ final class CausalDecodingState: DecodingState {
         return RowRouting.within(single: count) {
             let mask = mask?.narrowed(axis: 3, 0..<(columns + 1))
             let context = StepContext(
-                positions: Tensor(lengths, device: tokens.device), longest: width + 1, caches: caches, mask: mask)
+                positions: Tensor(lengths, device: tokens.device), longest: width + 1, caches: caches,
+                recurrent: recurrent, mask: mask)
             let states = invocations.within(Array(0...count), starts: nil, device: tokens.device) {
                 model.decode(model.embed(tokens), context)
             }
@@ -134,7 +143,8 @@ final class CausalDecodingState: DecodingState {
 
     func reorder(_ sources: Tensor) {
         // Continuations of one prompt have equal lengths, so lengths and gaps are unchanged.
-        for cache in caches { cache.select(rows: sources) }
+        for cache in caches.values { cache.select(rows: sources) }
+        recurrent.select(rows: sources)
         guard let before = texts else { return }
         let sources: [Int] = sources.array()
         texts = sources.map { before[$0] }
@@ -143,7 +153,8 @@ final class CausalDecodingState: DecodingState {
     func keep(rows: [Int]) {
         let continuations = rows.flatMap { row in (0..<beams).map { row * beams + $0 } }
         let indices = Tensor(continuations, device: mask?.device ?? model.device)
-        for cache in caches { cache.select(rows: indices) }
+        for cache in caches.values { cache.select(rows: indices) }
+        recurrent.select(rows: indices)
         if let all = mask, all.dim(0) > 1 { mask = all.selecting(indices) }
         lengths = continuations.map { lengths[$0] }
         if let before = texts { texts = continuations.map { before[$0] } }

@@ -34,6 +34,10 @@ final class GroupedQueryAttention: SelfAttention {
         var hasSinks = false
         /// Bound c of queries, keys and values, which are clipped to −c … c (Muennighoff et al. 2024).
         var clip: Double?
+        /// Whether each head's queries are followed by a gate of its outputs, in one projection (Qiu et al. 2025).
+        var hasGate = false
+        /// Whether prefixes can be attached.
+        var takesPrefixes = true
     }
 
     @ModuleInfo(key: "q_proj") var q: Linear
@@ -58,7 +62,8 @@ final class GroupedQueryAttention: SelfAttention {
         sinks = settings.hasSinks ? Parameter(.empty([settings.heads], device: .meta)) : nil
         super.init()
         let (size, head) = (settings.hiddenSize, settings.headSize)
-        _q.wrappedValue = Linear(size, settings.heads * head, bias: settings.hasQKVBias)
+        _q.wrappedValue = Linear(
+            size, settings.heads * head * (settings.hasGate ? 2 : 1), bias: settings.hasQKVBias)
         _k.wrappedValue = Linear(size, settings.keyHeads * head, bias: settings.hasQKVBias)
         _v.wrappedValue = Linear(size, settings.keyHeads * head, bias: settings.hasQKVBias)
         _o.wrappedValue = Linear(settings.heads * head, size, bias: settings.hasOutputBias)
@@ -66,7 +71,8 @@ final class GroupedQueryAttention: SelfAttention {
         _qNorm = ModuleInfo(wrappedValue: sizes.map { settings.norm($0.q) }, key: keys.q)
         _kNorm = ModuleInfo(wrappedValue: sizes.map { settings.norm($0.k) }, key: keys.k)
         _prefix.wrappedValue = KeyValueSite(
-            .attention, role: .decoder, heads: settings.keyHeads, headSize: head, sinks: sinks)
+            .attention, role: .decoder, heads: settings.keyHeads, headSize: head, sinks: sinks,
+            takesPrefixes: settings.takesPrefixes)
     }
 
     override func ownParameters() -> [(key: String, parameter: Parameter)] { sinks.map { [("sinks", $0)] } ?? [] }
@@ -80,7 +86,13 @@ final class GroupedQueryAttention: SelfAttention {
             norms == place ? norm?(x) ?? x : x
         }
         func clipped(_ x: Tensor) -> Tensor { settings.clip.map { x.atLeast(-$0).atMost($0) } ?? x }
-        let all = context.projected(x, q, k, v)
+        var all = context.projected(x, q, k, v)
+        var gate: Tensor?
+        if settings.hasGate {
+            let parts = all.q.reshaped(-1, settings.heads, 2 * size).split(axis: 2, [size, size])
+            all.q = parts[0].reshaped(-1, settings.heads * size)
+            gate = parts[1].reshaped(-1, settings.heads * size)
+        }
         var queries = normed(split(clipped(normed(all.q, qNorm, .wholeProjection))), qNorm, .eachHead)
         var keys = normed(split(clipped(normed(all.k, kNorm, .wholeProjection))), kNorm, .eachHead)
         if let rotary {
@@ -99,7 +111,8 @@ final class GroupedQueryAttention: SelfAttention {
             queries, keys, split(clipped(all.v)), site: prefix, layer: layer, window: window,
             scale: settings.scale ?? 1 / Double(size).squareRoot(), softcap: settings.softcap,
             dropout: settings.dropout)
-        return o(mixed.reshaped(-1, settings.heads * size))
+        let outputs = mixed.reshaped(-1, settings.heads * size)
+        return o(gate.map { outputs * $0.sigmoid() } ?? outputs)
     }
 }
 

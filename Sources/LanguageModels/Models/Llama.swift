@@ -35,6 +35,7 @@ package final class Llama: Module, CausalModel {
     package func isIgnorable(_ name: String) -> Bool {
         name.hasSuffix("rotary_emb.inv_freq") || modelFamily.modules.otherPart(name) != nil
             || settings.details.ignoresFurtherLayers && isOfFurtherLayer(name)
+            || settings.details.ignoredPrefixes.contains { name.hasPrefix($0) }
     }
     /// Whether a tensor belongs to a layer that predicts further tokens, which transformers doesn't load either.
     private func isOfFurtherLayer(_ name: String) -> Bool {
@@ -57,7 +58,7 @@ package final class Llama: Module, CausalModel {
 
 final class LlamaBlock: Module, StackLayer {
     @ModuleInfo var attentionNorm: RMSNorm?
-    @ModuleInfo(key: "self_attn") var attention: SelfAttention
+    @ModuleInfo var attention: SelfAttention
     @ModuleInfo(key: "attention_output_site") var attentionOutput: OutputSite
     @ModuleInfo var attentionOutputNorm: RMSNorm?
     @ModuleInfo var feedForwardNorm: RMSNorm?
@@ -74,7 +75,9 @@ final class LlamaBlock: Module, StackLayer {
         let norms = settings.blockNorms
         (scale, rate) = (settings.details.residualScale, settings.details.residualDropout)
         _attentionNorm = norm(norms.beforeAttention)
-        _attention.wrappedValue = settings.attention(ofLayer: layer)
+        _attention = ModuleInfo(
+            wrappedValue: settings.attention(ofLayer: layer),
+            key: settings.details.deltaNets?.layers[layer] == true ? "linear_attn" : "self_attn")
         _attentionOutput.wrappedValue = OutputSite(.attention, size: settings.hiddenSize)
         _attentionOutputNorm = norm(norms.afterAttention)
         _feedForwardNorm = norm(norms.beforeFeedForward)
@@ -166,7 +169,9 @@ package struct LlamaConfiguration: CausalConfiguration {
         queryNorms = details.queryNorms ?? variant.queryNorms
     }
 
-    func norm(_ size: Int) -> RMSNorm { RMSNorm(size, epsilon: epsilon) }
+    func norm(_ size: Int) -> RMSNorm {
+        RMSNorm(size, epsilon: epsilon, offset: details.normOffset)
+    }
 
     /// RoPE of a layer; `nil` if the layer has no positions.
     func rotary(ofLayer layer: Int) -> RotaryPositions? {
@@ -184,6 +189,7 @@ package struct LlamaConfiguration: CausalConfiguration {
     }
 
     func attention(ofLayer layer: Int) -> SelfAttention {
+        if let nets = details.deltaNets, nets.layers[layer] { return GatedDeltaNet(nets.settings, layer: layer) }
         if let latent { return LatentAttention(latent, layer: layer, rotary: rotary) }
         return GroupedQueryAttention(attention, layer: layer, rotary: rotary(ofLayer: layer), window: windows[layer])
     }
@@ -195,6 +201,8 @@ package struct LlamaConfiguration: CausalConfiguration {
         (settings.queryNorms, settings.norm) = (queryNorms, { norm($0) })
         (settings.queryGrowth, settings.clip) = (details.queryGrowth, details.clip)
         (settings.unscaledNorm, settings.hasSinks) = (details.unscaledNorm, details.hasSinks)
+        // Hugging Face PEFT's prefixes are keys and values of all layers.
+        (settings.hasGate, settings.takesPrefixes) = (details.deltaNets != nil, details.deltaNets == nil)
         return settings
     }
 }

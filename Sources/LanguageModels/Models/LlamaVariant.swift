@@ -73,6 +73,12 @@ struct LlamaDetails: Sendable {
     var clip: Double?
     /// Whether RoPE is applied in each layer; `nil` for all of them.
     var rotatedLayers: [Bool]?
+    /// Added to the stored scales of all norms but those of gated delta nets.
+    var normOffset = 0.0
+    /// Layers that are gated delta nets; the others' attention is gated.
+    var deltaNets: GatedDeltaNets?
+    /// Prefixes of tensors that transformers doesn't load either.
+    var ignoredPrefixes: [String] = []
 }
 
 /// The norms of a block by their names in the checkpoint: before the attention and the feed-forward network, and of

@@ -17,10 +17,11 @@ enum MultimodalText {
     /// - Parameters:
     ///   - types: the `model_type`s of the text part that the family supports, first the default.
     ///   - defaults: the keys of a file without `text_config`.
+    ///   - hasExperts: whether the text part's layers have experts.
     ///   - isTied: the default of `tie_word_embeddings`, which is a key of the whole model.
     /// - Throws: ``PEFTError`` for another type of text part, and for a key that isn't supported.
     static func configuration(
-        of json: JSON, types: [String], defaults: [String: JSON] = [:], isTied: Bool
+        of json: JSON, types: [String], defaults: [String: JSON] = [:], isTied: Bool, hasExperts: Bool = false
     ) throws -> JSON {
         let value = json["text_config"] ?? .null
         guard value == .null || value.object != nil else {
@@ -35,7 +36,9 @@ enum MultimodalText {
                 "config.json: 'text_config' has the model type '\(type)', which is not supported in this model",
                 remedy: "supported types are \(types.joined(separator: ", "))")
         }
-        try ModelRegistry.checkForeignKeys(.object(fields), file: "config.json: 'text_config'", type: type)
+        try ModelRegistry.checkForeignKeys(
+            .object(fields), file: "config.json: 'text_config'", type: type,
+            except: hasExperts ? Set(ModelRegistry.expertKeys) : [])
         // The text part's tie is that of the whole model, whatever its own key says.
         _ = try ConfigurationReader(json: .object(fields)).boolean("tie_word_embeddings", default: isTied)
         fields["model_type"] = .string(type)

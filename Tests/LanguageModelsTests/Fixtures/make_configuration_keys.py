@@ -16,7 +16,7 @@ from transformers.configuration_utils import PreTrainedConfig
 FAMILIES = ["arcee", "seed_oss", "granite", "smollm3", "olmo2", "olmo3", "ernie4_5", "hunyuan_v1_dense", "glm4", "cohere2",
             "ministral3", "gemma3", "mistral3", "qwen2_5_vl", "qwen3_vl", "gpt_neox", "opt", "bloom", "phi", "stablelm", "starcoder2",
             "falcon", "gptj", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "glm4_moe", "deepseek_v2", "deepseek_v3",
-            "llama4_text", "gpt_oss"]
+            "llama4_text", "gpt_oss", "qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "qwen3_5_moe", "qwen3_next"]
 
 common = {field.name for field in dataclasses.fields(PreTrainedConfig)}
 

@@ -99,11 +99,12 @@ def build(name, settings):
     # The attention that is written out, as only that one caps scores.
     model = maker.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
     torch.manual_seed(sum(map(ord, name)))
-    # Gemma's norms scale by 1 + w.
-    center = 0 if "gemma" in settings["model_type"] else 1
+    # These families' norms scale by 1 + w, but for the norms of linear attention.
+    centered = any(x in settings["model_type"] for x in ("gemma", "qwen3_5", "qwen3_next"))
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             norm = "norm" in key or ".ln_" in key
+            center = 0 if centered and "linear_attn" not in key else 1
             scale = 0.4 if any(x in key for x in ("embed", "wte", "wpe", "shared", "relative")) else 0.25
             parameter.copy_(torch.randn_like(parameter) * scale + (center if norm and key.endswith("weight") else 0))
         if name == "mt5":
@@ -201,7 +202,8 @@ def main(models=MODELS, load=load_state, save=save_state):
         out.loss.backward()
         tensors = {"gradient." + k: p.grad.clone().contiguous() for k, p in model.named_parameters() if p.grad is not None}
         if weights:  # all gradients pass through these
-            tensors = {k: v for k, v in tensors.items() if any(x in k for x in ("layers.0.self_attn", "h.0.attn"))}
+            tensors = {k: v for k, v in tensors.items() if any(
+                x in k for x in ("layers.0.self_attn", "layers.0.linear_attn", "h.0.attn"))}
         tensors["logits"] = target_logits(model, out, data).detach().clone()
         save_file(tensors, folder / "expected.safetensors")
         model.zero_grad()

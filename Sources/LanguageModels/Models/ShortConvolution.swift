@@ -1,0 +1,45 @@
+import Torch
+import TorchNN
+
+/// A causal convolution of each channel along a sequence.
+final class ShortConvolution: Module {
+    /// `[channels, 1, width]`
+    private let weight: Parameter
+    private let width: Int
+
+    init(_ channels: Int, width: Int) {
+        (weight, self.width) = (Parameter(.empty([channels, 1, width], device: .meta)), width)
+    }
+
+    override func ownParameters() -> [(key: String, parameter: Parameter)] { [("weight", weight)] }
+
+    /// - Parameters:
+    ///   - x: `[tokens, channels]` of packed sequences.
+    ///   - before: the inputs before them, `[rows, width − 1, channels]`; `nil` for zeros.
+    ///   - keepsInputs: whether the inputs before the tokens that follow are returned.
+    func callAsFunction(_ x: Tensor, _ sequences: SequenceScan, before: Tensor?, keepsInputs: Bool) -> (
+        output: Tensor, after: Tensor?
+    ) {
+        let (channels, rows, reach) = (x.dim(1), sequences.rows, width - 1)
+        let type: DType = x.dtype == .float64 ? .float64 : .float32
+        let taps = weight.tensor.to(type).reshaped(channels, width).transposed(0, 1)
+        let before = before?.to(x.dtype) ?? .zeros([rows, reach, channels], dtype: x.dtype, device: x.device)
+        if sequences.areSingle {
+            let window = Tensor.concatenated([before, x.unsqueezed(1)], axis: 1)
+            let output = (window.to(type) * taps.unsqueezed(0)).sum(axes: [1])
+            return (output.to(x.dtype), keepsInputs ? window.narrowed(axis: 1, 1..<width) : nil)
+        }
+        // Each sequence after the inputs before it.
+        let places = sequences.places(reach: reach)
+        let all = Tensor.concatenated([before.reshaped(rows * reach, channels), x]).selecting(places.inputs)
+        let count = all.dim(0) - reach
+        let wide = all.to(type)
+        var sum: Tensor?
+        for tap in 0..<width {
+            let product = wide.narrowed(axis: 0, tap..<tap + max(0, count)) * taps.narrowed(axis: 0, tap..<tap + 1)
+            sum = sum.map { $0 + product } ?? product
+        }
+        let output = (sum ?? wide).selecting(places.outputs).to(x.dtype)
+        return (output, keepsInputs ? all.selecting(places.last).reshaped(rows, reach, channels) : nil)
+    }
+}
