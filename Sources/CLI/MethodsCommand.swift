@@ -48,9 +48,8 @@ struct MethodsCommand: ParsableCommand {
         let found = try search()
         let base = try model.map { try PlanSource($0, weights: nil, embeddings: nil) }
         if let base { _ = try base.outline() }
-        let traits = found.compactMap { method in
-            base.map { base in try? MethodTraits(method, on: base.outline) } ?? MethodTraits(method)
-        }.filter { traits in
+        let known = base.map { base in found.compactMap { try? MethodTraits($0, on: base.outline) } }
+        let traits = (known ?? MethodTraits.all(found)).filter { traits in
             (!mergeable || traits.isMergeable) && (!quantized || traits.isForQuantized)
                 && (!mixedBatch || traits.isForMixedBatches)
                 && (!huggingFace || traits.method.isReadableByHuggingFace)

@@ -104,6 +104,8 @@ public protocol LanguageModel: Module {
     func canonicalName(_ name: String) -> String
     /// Whether a checkpoint may contain such a tensor although the model has none.
     func isIgnorable(_ name: String) -> Bool
+    /// Whether transformers reads tensors of a file that this model has once, under several names, as separate ones.
+    var aliasesMayDiffer: Bool { get }
     /// Standard deviation of the normal initialization of a parameter that a checkpoint may lack (0 for zeros); `nil`
     /// if the parameter is required.
     func initialDeviation(of path: String) -> Double?
@@ -175,6 +177,7 @@ extension LanguageModel {
     package func virtualTokens(forRows rows: Int) -> [Int] { Array(repeating: 0, count: rows) }
     package func canonicalName(_ name: String) -> String { aliases[name] ?? name }
     package func isIgnorable(_ name: String) -> Bool { false }
+    package var aliasesMayDiffer: Bool { false }
     package func initialDeviation(of path: String) -> Double? { nil }
     package var buffers: Set<String> { [] }
     package func fusedParts(of path: String) -> [FusedPart]? { nil }

@@ -114,12 +114,14 @@ struct ShardedTensors {
         let parameters = model.parameters()
         let wanted = Dictionary(parameters.map { ($0.path, $0.parameter) }, uniquingKeysWith: { first, _ in first })
         var source: [String: String] = [:]
+        var aliases: [(path: String, name: String)] = []
         var unknown: [String] = []
         for name in owner.keys.sorted() where !renewing.contains(where: { name.hasPrefix($0 + ".") }) {
             if wanted[name] != nil {
                 source[name] = name
             } else if case let canonical = model.canonicalName(name), wanted[canonical] != nil {
                 if source[canonical] == nil { source[canonical] = name }
+                aliases.append((canonical, name))
             } else if !ShardedTensors.isIgnorable(name), !model.isIgnorable(name) {
                 unknown.append(name)
             }
@@ -136,6 +138,7 @@ struct ShardedTensors {
                 "\(folder.path) contains \(unknown.count) tensors that the model doesn't have; the first is '\(unknown[0])'",
                 remedy: "use the config.json that belongs to these weights")
         }
+        if model.aliasesMayDiffer { try checkAliases(aliases, source) }
         let keptAsStored = model.storedAsTheyAre
         for (path, parameter) in parameters {
             guard let name = source[path], let file = owner[name], let entry = file.entries[name] else { continue }
@@ -213,6 +216,26 @@ struct ShardedTensors {
             }
             let isKept = keptAsStored.contains(ObjectIdentifier(parameter))
             parameter.tensor = try isKept ? file.tensor(name).to(device) : file.tensor(name).to(dtype).to(device)
+        }
+    }
+
+    /// - Parameters:
+    ///   - aliases: stored names of parameters that have several, by the model's name.
+    ///   - source: the stored name of each parameter that is read.
+    /// - Throws: ``PEFTError`` for a tensor that differs from the one that is read in its place.
+    private func checkAliases(_ aliases: [(path: String, name: String)], _ source: [String: String]) throws {
+        for (path, name) in aliases {
+            guard let read = source[path], read != name, let file = owner[name], let other = owner[read] else {
+                continue
+            }
+            let isSame = try file.tensor(name).isIdentical(to: other.tensor(read))
+            file.forget(name)
+            guard isSame else {
+                throw PEFTError(
+                    "tensor '\(name)' in \(file.url.path) differs from '\(read)', and 'tie_word_embeddings' is false;"
+                        + " separate embedding tables of encoder and decoder are not supported",
+                    remedy: "use a model with one table for both")
+            }
         }
     }
 

@@ -143,6 +143,20 @@ import TorchNN
         #expect(drawn[0] != drawn[1] && drawn[0] == again)
     }
 
+    /// Files of older versions of transformers list keys without a value.
+    @Test func aNullIsNoSetting() throws {
+        let keys = [
+            "max_new_tokens", "do_sample", "temperature", "num_beams", "early_stopping", "forced_bos_token_id",
+            "forced_eos_token_id", "bad_words_ids", "suppress_tokens", "eos_token_id", "renormalize_logits",
+        ]
+        let nulls = JSON.object(Dictionary(uniqueKeysWithValues: keys.map { ($0, .null) }))
+        let read = try GenerationConfiguration(nulls, file: "generation_config.json")
+        #expect(read.maxNewTokens == nil && read.samples == nil && read.temperature == nil && read.beams == nil)
+        #expect(read.earlyStopping == nil && read.forcedFirstToken == nil && read.forcedLastTokens == nil)
+        #expect(read.badWords == nil && read.suppressedTokens == nil && read.endTokens == nil)
+        #expect(read.renormalizes == nil && read.unsupported.isEmpty)
+    }
+
     /// The file of a folder is found, and without one the keys of `config.json` count.
     @Test func folderSettingsAreRead() throws {
         let source = try #require(Self.fixtures).appendingPathComponent("llama")

@@ -55,6 +55,7 @@ import TorchTestSupport
         Case("marian", "share_encoder_decoder_embeddings", false, "'share_encoder_decoder_embeddings' is false"),
         Case("marian", "decoder_vocab_size", 90, "'decoder_vocab_size' isn't 'vocab_size'"),
         Case("bart", "encoder_attention_heads", 3, "isn't divisible by 3 heads ('encoder_attention_heads')"),
+        Case("m2m_100", "decoder_start_token_id", 0, "'decoder_start_token_id' is 0, as 'pad_token_id'"),
         Case("mbart", "decoder_layerdrop", 1, "'decoder_layerdrop' is 1"),
         Case("pegasus", "activation_function", "mish", "'activation_function' is 'mish'"),
         Case("llama", "num_local_experts", 8, "'num_local_experts'"),
@@ -114,6 +115,8 @@ import TorchTestSupport
         Case("olmo3", "layer_types", ["chunked_attention"], "each of the 3 layers"),
         Case("olmo2", "partial_rotary_factor", 0.5, "'partial_rotary_factor' is 0.5"),
         Case("glm4", "partial_rotary_factor", 0.4, "3 dimensions"),
+        Case(
+            "glm4", "partial_rotary_factor", 0.1, "0 dimensions of a head, as 'head_dim' and 'partial_rotary_factor'"),
         Case("hunyuan_v1_dense", "rope_parameters", ["rope_type": "dynamic", "alpha": -1], "'alpha'"),
         Case("ministral3", "rope_parameters", ["rope_type": "yarn", "factor": 4], "no 'llama_4_scaling_beta'"),
         Case(
@@ -131,6 +134,16 @@ import TorchTestSupport
         }
         #expect(error.problem.contains(item.words), "\(error.problem)")
         #expect(!error.problem.contains("\n"))
+    }
+
+    /// transformers reads a `head_dim` that Cohere 2's class doesn't declare, and writes it.
+    @Test func cohere2HasTheHeadSizeOfItsFile() throws {
+        var fields = try #require(try JSON.read(DecoderFixture(name: "cohere2").file("config.json")).object)
+        fields["head_dim"] = 10
+        let model = try ModelRegistry.outline(.object(fields), file: "config.json")
+        let heads = try #require(fields["num_attention_heads"]?.int)
+        let query = try #require(model.parameters().first { $0.path.hasSuffix("q_proj.weight") })
+        #expect(query.parameter.tensor.dim(0) == 10 * heads)
     }
 
     /// One of each family's folders.

@@ -4,6 +4,7 @@ import TestSupport
 import Testing
 import Torch
 import TorchNN
+import TorchTestSupport
 
 @testable import LanguageModels
 
@@ -37,6 +38,19 @@ import TorchNN
     private func logits(_ model: any LanguageModel, _ fixture: DecoderFixture) throws -> Tensor {
         let batch = model.batch(try fixture.expected().rows, device: .cpu)
         return try withTorchErrors { withoutGradients { model.logits(batch) } }
+    }
+
+    /// transformers bounds the logits of the model of texts alone.
+    @Test func theCapOfTheLogitsIsThatOfTheModelOfTexts() throws {
+        let fixture = DecoderFixture(name: "gemma3_vision")
+        var fields = try #require(try JSON.read(fixture.file("config.json")).object)
+        var text = try #require(fields["text_config"]?.object)
+        text["final_logit_softcapping"] = 0.5
+        fields["text_config"] = .object(text)
+        let model = try withModelFolder(.object(fields), weights: fixture.file("model.safetensors")) {
+            try ModelFolder($0).load()
+        }
+        #expect(relativeDifference(try logits(model, fixture), try fixture.tensors().tensor("logits")) < 1e-4)
     }
 
     private func isVision(_ name: String) -> Bool { !name.contains("language_model") && !name.hasPrefix("lm_head") }

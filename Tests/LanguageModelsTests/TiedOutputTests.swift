@@ -2,6 +2,7 @@ import Foundation
 import PEFTSupport
 import TestSupport
 import Testing
+import Torch
 
 @testable import LanguageModels
 
@@ -27,6 +28,33 @@ import Testing
             #expect(written["tie_word_embeddings"] == .bool(!says))
             #expect(written["scale_decoder_outputs"] == scales.map { .bool($0) })
             #expect(try ModelFolder(copy).load().hasTiedOutput == model.hasTiedOutput)
+        }
+    }
+
+    /// Without ties, transformers reads three tables of a BART-like model, of which files have copies.
+    @Test(arguments: ["bart", "m2m_100"]) func separateTablesOfTheStacksAreRefused(name: String) throws {
+        try withTemporaryCopy(of: Checkout.model("decoders/\(name)")) { folder in
+            let weights = folder.appendingPathComponent("model.safetensors")
+            let file = try SafetensorsFile(weights)
+            var tensors: [String: Tensor] = [:]
+            for key in file.entries.keys { tensors[key] = try file.tensor(key).clone() }
+            let table = try #require(tensors["model.shared.weight"])
+            tensors["lm_head.weight"] = table.clone()
+            tensors["model.decoder.embed_tokens.weight"] = table.clone()
+            for (isTied, factor, isRefused) in [(false, 1.0, false), (false, 2.0, true), (true, 2.0, false)] {
+                try JSON.rewrite(folder.appendingPathComponent("config.json")) {
+                    $0["tie_word_embeddings"] = .bool(isTied)
+                }
+                tensors["model.encoder.embed_tokens.weight"] = table * factor
+                try SafetensorsFile.write(tensors, metadata: [:], to: weights)
+                guard isRefused else {
+                    #expect(try ModelFolder(folder).load().hasTiedOutput == isTied)
+                    continue
+                }
+                let error = try #require(throws: PEFTError.self) { try ModelFolder(folder).load() }
+                #expect(error.problem.contains("'model.encoder.embed_tokens.weight'"))
+                #expect(error.problem.contains("differs from 'model.shared.weight'"))
+            }
         }
     }
 }

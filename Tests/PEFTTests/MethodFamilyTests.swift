@@ -6,7 +6,7 @@ import Testing
 @testable import PEFT
 
 @Suite struct MethodFamilyTests {
-    private static let traits = PEFTMethods.builtIn.map { MethodTraits($0) }
+    private static let traits = MethodTraits.all(PEFTMethods.builtIn)
 
     private func traits(_ name: String) throws -> MethodTraits {
         try #require(Self.traits.first { $0.method.name == name })

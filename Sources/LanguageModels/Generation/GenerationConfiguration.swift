@@ -93,7 +93,12 @@ package struct GenerationConfiguration: Sendable, Equatable {
         let json: JSON
         let file: String
 
-        private func value(_ key: String) -> JSON? { json[key].flatMap { $0 == .null ? nil : $0 } }
+        /// A key's value; `nil` for null, as for a key that is not there.
+        private func value(_ key: String) -> JSON? {
+            // In an expression of type JSON, a nil would be JSON's null.
+            guard let value = json[key], value != .null else { return nil }
+            return value
+        }
 
         private func malformed(_ key: String, _ remedy: String) -> PEFTError {
             PEFTError("\(file): '\(key)' is \(value(key)?.text(indent: nil) ?? "null")", remedy: remedy)

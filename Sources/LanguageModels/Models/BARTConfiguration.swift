@@ -90,6 +90,13 @@ struct BARTConfiguration: EncoderDecoderConfiguration {
         endTokens = try read.tokens("eos_token_id", default: [variant.endToken])
         startToken = try read.integer(
             "decoder_start_token_id", default: variant.startToken, in: 0...1_000_000_000)
+        // transformers counts the positions of such a decoder without its first token.
+        guard variant.positions != .shifted || startToken != padToken else {
+            throw PEFTError(
+                "config.json: 'decoder_start_token_id' is \(startToken), as 'pad_token_id', which is not supported in this"
+                    + " family",
+                remedy: "set both as the model was trained; published models start with the end token")
+        }
         guard variant.positions != .shifted || size >= 4 else {
             throw PEFTError("config.json: 'd_model' is \(size)", remedy: "use at least 4")
         }

@@ -92,8 +92,7 @@ struct Cohere2Configuration: CausalConfiguration {
         feedForwardSize = try read.integer("intermediate_size", .width, default: 22528)
         layers = try read.integer("num_hidden_layers", .layers, default: 40)
         let count = try read.integer("num_attention_heads", .heads, default: 64)
-        // transformers ignores a 'head_dim'.
-        (heads, keyHeads, headSize) = try read.without("head_dim").heads(count: count, headSize: hiddenSize / count)
+        (heads, keyHeads, headSize) = try read.heads(count: count, headSize: hiddenSize / count)
         epsilon = try read.number("layer_norm_eps", default: 1e-5)
         isTied = try read.boolean("tie_word_embeddings", default: true)
         activation = try read.activation("hidden_act", default: "silu")

@@ -137,8 +137,9 @@ struct GemmaConfiguration: CausalConfiguration {
         scale = 1 / width.squareRoot()
         attentionSoftcap =
             version == 1 ? nil : try read.optionalNumber("attn_logit_softcapping", default: version == 2 ? 50 : nil)
-        outputSoftcap =
-            version == 1 ? nil : try read.optionalNumber("final_logit_softcapping", default: version == 2 ? 30 : nil)
+        let softcap = try read.optionalNumber("final_logit_softcapping", default: version == 2 ? 30 : nil)
+        // transformers applies it in the model of texts alone.
+        outputSoftcap = version == 1 || text != nil ? nil : softcap
         attentionDropout = try read.number("attention_dropout", default: 0)
         endTokens = try read.tokens("eos_token_id", default: [1])
         guard version < 3 || attentionSoftcap == nil else {

@@ -162,7 +162,9 @@ extension RotaryPositions {
     convenience init(_ settings: Settings) throws {
         guard settings.size >= 2, settings.size.isMultiple(of: 2) || settings.roundsUp else {
             throw PEFTError(
-                "config.json: RoPE can't rotate \(settings.size) dimensions of a head", remedy: "use an even number")
+                "config.json: RoPE can't rotate \(settings.size) dimensions of a head, as 'head_dim' and"
+                    + " 'partial_rotary_factor' imply",
+                remedy: "check them; their product is to be an even number")
         }
         let pairs = (settings.size + 1) / 2
         let plain = (0..<pairs).map { Foundation.pow(settings.base, -2 * Double($0) / Double(settings.size)) }

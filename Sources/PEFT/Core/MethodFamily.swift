@@ -56,8 +56,15 @@ package struct MethodTraits {
     /// - Parameter outline: makes the model on the meta device, anew for each adapter.
     /// - Throws: ``PEFTError`` if the method doesn't fit the model.
     package init(_ method: any PEFTMethod.Type, on outline: () throws -> any LanguageModel) throws {
-        let model = try outline()
-        let shape = ModelOutline(model)
+        try self.init(method, shape: ModelOutline(outline()), on: outline)
+    }
+
+    /// - Parameters:
+    ///   - shape: the model whose parameters are counted.
+    ///   - outline: makes a model on the meta device, to which adapters are attached; it may have fewer layers.
+    private init(_ method: any PEFTMethod.Type, shape: ModelOutline, on outline: () throws -> any LanguageModel)
+        throws
+    {
         var choice = MethodChoice(method)
         // Some methods need tokens, which have no default.
         for option in ["invocation-tokens", "trainable-tokens"] where (try? choice.plan(for: shape)) == nil {
@@ -68,24 +75,28 @@ package struct MethodTraits {
         self.init(
             method: method, family: MethodFamily(method, plan), parameters: summary.trainable, total: summary.total,
             isForQuantized: try Self.isForQuantized(choice, on: outline()),
-            isForMixedBatches: Self.isForMixedBatches(choice, on: model))
+            isForMixedBatches: Self.isForMixedBatches(choice, on: try outline()))
     }
 
-    /// The abilities on the first of the reference models that the method fits.
-    package init(_ method: any PEFTMethod.Type) {
-        for configuration in Self.references {
+    /// The abilities of methods, each on the first of the reference models that it fits.
+    package static func all(_ methods: [any PEFTMethod.Type]) -> [MethodTraits] {
+        let models = references.compactMap {
+            configuration, layers -> (shape: ModelOutline, small: () throws -> any LanguageModel)? in
             let head =
                 configuration["model_type"] == "bert" ? ModelHead(task: .classification, labels: ["a", "b"]) : nil
-            let known = try? MethodTraits(method) {
+            func outline(_ configuration: JSON) throws -> any LanguageModel {
                 try ModelRegistry.outline(configuration, file: "the reference model", head: head)
             }
-            guard let known else { continue }
-            self = known
-            return
+            // Abilities don't depend on the number of layers.
+            let small = JSON.object((configuration.object ?? [:]).merging([layers: 1]) { $1 })
+            return (try? ModelOutline(outline(configuration))).map { (shape: $0, small: { try outline(small) }) }
         }
-        self.init(
-            method: method, family: .tensors, parameters: 0, total: 1, isForQuantized: false, isForMixedBatches: false
-        )
+        return methods.map { method in
+            models.lazy.compactMap { try? MethodTraits(method, shape: $0.shape, on: $0.small) }.first
+                ?? MethodTraits(
+                    method: method, family: .tensors, parameters: 0, total: 1, isForQuantized: false,
+                    isForMixedBatches: false)
+        }
     }
 
     private init(
@@ -110,22 +121,29 @@ package struct MethodTraits {
         return (try? MixedBatch(set).obstacle("adapter")) == .some(nil)
     }
 
-    /// A Llama whose sizes fit the default options of all methods; a GPT-2, which has biases; and a BERT with a new head.
-    private static let references: [JSON] = [
-        [
-            "model_type": "llama", "vocab_size": 32000, "hidden_size": 2048, "intermediate_size": 8192,
-            "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-5,
-            "tie_word_embeddings": false, "max_position_embeddings": 4096, "hidden_act": "silu",
-        ],
-        [
-            "model_type": "gpt2", "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12,
-            "n_positions": 1024, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
-        ],
-        [
-            "model_type": "bert", "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12,
-            "num_attention_heads": 12, "intermediate_size": 3072, "hidden_act": "gelu",
-            "max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
-        ],
+    /// A Llama whose sizes fit the default options of all methods; a GPT-2, which has biases; and a BERT with a new head;
+    /// with the key of their number of layers.
+    private static let references: [(configuration: JSON, layers: String)] = [
+        (
+            [
+                "model_type": "llama", "vocab_size": 32000, "hidden_size": 2048, "intermediate_size": 8192,
+                "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-5,
+                "tie_word_embeddings": false, "max_position_embeddings": 4096, "hidden_act": "silu",
+            ], "num_hidden_layers"
+        ),
+        (
+            [
+                "model_type": "gpt2", "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12,
+                "n_positions": 1024, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
+            ], "n_layer"
+        ),
+        (
+            [
+                "model_type": "bert", "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12,
+                "num_attention_heads": 12, "intermediate_size": 3072, "hidden_act": "gelu",
+                "max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
+            ], "num_hidden_layers"
+        ),
     ]
 
     /// The table of methods and abilities in `docs/methods.md`, which a test compares with it.
