@@ -11,7 +11,8 @@ package enum ModelRegistry {
         .xlmRoBERTa, .distilbert, .modernBERT, .electra, .albert, .mpnet, .xlmRoBERTaXL, .debertaV2, .nomicBERT,
         .bart, .mBART, .pegasus, .marian, .m2m100, .umt5,
         .arcee, .seedOSS, .granite, .smolLM3, .olmo2, .olmo3, .ernie4_5, .hunyuan, .glm4, .cohere2, .ministral3,
-        .gemma3Vision, .mistral3, .qwen2_5VL, .qwen3VL,
+        .gemma3Vision, .gemma4, .gemma4Multimodal, .gemma3n,
+        .gemma3nMultimodal, .mistral3, .qwen2_5VL, .qwen3VL,
         .mixtral, .qwen2MoE, .qwen3MoE, .olmoe, .graniteMoE, .glm4MoE, .deepSeekV2,
         .deepSeekV3, .llama4, .gptOSS,
         .qwen3_5Text, .qwen3_5, .qwen3_5MoEText, .qwen3_5MoE, .qwen3Next,
@@ -32,8 +33,7 @@ package enum ModelRegistry {
 
     /// Why families that resemble supported ones are unsupported.
     private static let refusals: [String: String] = [
-        "gemma3n": "its layers share key-value caches and per-layer embeddings",
-        "phimoe": "its router draws random numbers",
+        "phimoe": "its router draws random numbers"
     ]
 
     /// Keys that change a model's computation and that no family supports.
@@ -73,6 +73,7 @@ package enum ModelRegistry {
         }
         let ignored =
             (family.modules.isPartOfMultimodal ? ["vision_config"] : [])
+            + (family.modules.otherParts.contains("model.audio_tower.") ? ["audio_config"] : [])
             + (family.modules.experts == nil ? [] : expertKeys)
         try checkForeignKeys(configuration, file: file, type: type, except: Set(ignored))
         let head = head ?? ModelHead(configuration: configuration)

@@ -13,6 +13,11 @@ extension LanguageModel {
         guard let table = vocabularyTable else {
             throw PEFTError("this \(family) model has no input embeddings to enlarge", remedy: "remove --add-tokens")
         }
+        guard (self as? any CausalModel)?.hasFixedVocabulary != true else {
+            throw PEFTError(
+                "this \(family) model has per-layer embeddings of its tokens, which can't be enlarged",
+                remedy: "enlarge the model with resize_token_embeddings of transformers and save it")
+        }
         guard ownOutputLayer?.bias == nil else {
             throw PEFTError(
                 "the output layer of this \(family) model has a bias per token, which can't be enlarged",

@@ -22,7 +22,12 @@ package final class KeyValueCache {
         Functions.write(newKeys, into: keys, column: length)
         Functions.write(newValues, into: values, column: length)
         length = end
-        return (keys.narrowed(axis: 2, 0..<end), values.narrowed(axis: 2, 0..<end))
+        return filled
+    }
+
+    /// All cached keys and values, `[batch, heads, length, size]`, without a copy.
+    package var filled: (keys: Tensor, values: Tensor) {
+        (keys.narrowed(axis: 2, 0..<length), values.narrowed(axis: 2, 0..<length))
     }
 
     /// Keeps the given rows of the batch, in that order; a row may be repeated.

@@ -124,6 +124,23 @@ import TorchTestSupport
             "no 'original_max_position_embeddings'"),
         Case("ministral3", "layer_types", ["full_attention"], "of a Ministral 3 are alike"),
         Case("cohere2", "layer_types", ["full_attention"], "each of the 3 layers"),
+        Case("gemma4", "use_bidirectional_attention", "all", "'use_bidirectional_attention' is not 'vision'"),
+        Case("gemma4", "num_kv_shared_layers", 5, "'num_kv_shared_layers' is 5, but none"),
+        Case("gemma4", "num_kv_shared_layers", 6, "'num_kv_shared_layers' is 6"),
+        Case("gemma4", "vocab_size_per_layer_input", 95, "'vocab_size_per_layer_input' is 95"),
+        Case("gemma4", "enable_moe_block", true, "'enable_moe_block' is true"),
+        Case("gemma4", "rope_scaling", ["rope_type": "default"], "'rope_scaling' is set"),
+        Case("gemma4", "rope_parameters", ["full_attention": [:]], "'rope_parameters' has no 'sliding_attention'"),
+        Case("gemma4", "per_layer_config", ["0": ["head_dim": 8]], "'per_layer_config' is"),
+        Case("gemma4", "per_layer_config", ["1": ["skip": ["mlp"]]], "'per_layer_config' is"),
+        Case("gemma4-experts", "top_k_experts", 5, "don't describe experts"),
+        Case("gemma4-experts", "num_global_key_value_heads", 3, "3 key-value heads of full-attention"),
+        Case("gemma4_vision", "text_config", ["model_type": "gemma3_text"], "'gemma3_text', which is not"),
+        Case("gemma3n", "hidden_size_per_layer_input", 0, "'hidden_size_per_layer_input' is 0"),
+        Case("gemma3n", "intermediate_size", [20, 20], "each of the 5 layers"),
+        Case("gemma3n", "activation_sparsity_pattern", [0, 0, 0, 0, 1], "each of the 5 layers"),
+        Case("gemma3n", "altup_active_idx", 3, "'altup_active_idx' is 3"),
+        Case("gemma3n", "altup_coef_clip", 0.5, "'altup_coef_clip' is 0.5"),
     ]
 
     @Test(arguments: cases) func isRefusedByName(item: Case) throws {

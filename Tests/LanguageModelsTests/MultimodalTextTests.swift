@@ -17,6 +17,10 @@ import TorchTestSupport
             "model.language_model.": "language_model.model.", "model.vision_tower.": "vision_tower.",
             "model.multi_modal_projector.": "multi_modal_projector.",
         ],
+        "gemma4_vision": [
+            "model.language_model.": "model.language_model.", "model.vision_tower.": "vision_tower.",
+            "model.embed_vision.": "model.embed_vision.",
+        ],
         "mistral3": [
             "model.language_model.": "language_model.model.", "model.vision_tower.": "vision_tower.",
             "model.multi_modal_projector.": "multi_modal_projector.", "lm_head.": "language_model.lm_head.",

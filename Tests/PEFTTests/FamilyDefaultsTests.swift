@@ -58,6 +58,9 @@ import TorchNN
         "hunyuan_v1_dense", "glm4", "cohere2", "ministral3", "gemma3", "mistral3", "qwen2_5_vl", "qwen3_vl",
         "starcoder2", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "glm4_moe", "deepseek_v2", "deepseek_v3",
         "llama4_text", "gpt_oss", "qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "qwen3_5_moe", "qwen3_next",
+        "gemma4_text", "gemma3n_text", "gemma3n",
+        // Its tables have a regular expression that matches the text part's q_proj and v_proj.
+        "gemma4",
     ])
 
     /// Families that some of its tables lack.

@@ -165,8 +165,17 @@ package final class CachedSequence {
         let cache = reserve(layer, from: column, to: end, keys, values)
         Functions.write(keys.reshaped(1, 1, count, heads * size), into: cache.keys, column: column)
         Functions.write(values.reshaped(1, 1, count, heads * size), into: cache.values, column: column)
-        func filled(_ x: Tensor) -> Tensor { x.narrowed(axis: 2, 0..<end).reshaped(end, heads, size) }
-        return (filled(cache.keys), filled(cache.values))
+        return filled(cache, columns: end, size: size)
+    }
+
+    /// The first columns of a layer's keys and values, `[columns, heads, size]`, without a copy.
+    fileprivate func filled(layer: Int, columns: Int, size: Int) -> (keys: Tensor, values: Tensor)? {
+        layers[layer].map { filled($0, columns: columns, size: size) }
+    }
+
+    private func filled(_ cache: Layer, columns: Int, size: Int) -> (keys: Tensor, values: Tensor) {
+        func part(_ x: Tensor) -> Tensor { x.narrowed(axis: 2, 0..<columns).reshaped(columns, -1, size) }
+        return (part(cache.keys), part(cache.values))
     }
 
     /// A layer's cache with room for the columns up to `end`, those before `column` being filled, for keys and values
@@ -261,36 +270,17 @@ private final class SequencesContext: AttentionContext {
         softcap: Double?, dropout: Double
     ) -> Tensor {
         let prefixes = parts.contains { $0.prefix > 0 } ? site.prefixes(forRows: parts.count) : []
-        func attend(_ row: Int, _ part: Part) -> Tensor {
+        func output(_ row: Int, _ part: Part) -> Tensor {
             func own(_ x: Tensor) -> Tensor { parts.count == 1 ? x : x.narrowed(axis: 0, part.tokens) }
             if part.prefix > 0, let prefix = prefixes[row] {
                 _ = part.sequence.write(
                     prefix.keys.to(k.dtype), prefix.values.to(v.dtype), layer: site.position ?? layer, column: 0)
             }
-            let (queries, count) = (own(q), part.tokens.count)
-            var (keys, values) = part.sequence.write(
+            let cached = part.sequence.write(
                 own(k), own(v), layer: site.position ?? layer, column: part.column)
-            let columns = keys.dim(0)
-            // A sequence's columns are its positions.
-            var bias = bias.isEmpty ? nil : bias[row].narrowed(axis: 1, 0..<columns)
-            guard count == 1 else {
-                return Functions.packedAttention(
-                    queries, keys, values, bias: bias, queryOffsets: [0, count], keyOffsets: [0, columns],
-                    causal: true,
-                    window: window, scale: scale, softcap: softcap, sinks: site.sinks?.tensor)
-            }
-            if let window, window < columns {
-                let seen = (columns - window)..<columns
-                (keys, values) = (keys.narrowed(axis: 0, seen), values.narrowed(axis: 0, seen))
-                bias = bias?.narrowed(axis: 1, seen)
-            }
-            // Query heads that share a key head become its queries, and the biases of heads those of its queries.
-            let mask = bias?.to(q.dtype).reshaped(1, keys.dim(1), -1, keys.dim(0))
-            func heads(_ x: Tensor) -> Tensor { x.transposed(0, 1).unsqueezed(0) }
-            return Functions.attention(
-                queries.reshaped(1, keys.dim(1), -1, q.dim(2)), heads(keys), heads(values), mask: mask, scale: scale,
-                softcap: softcap, sinks: site.sinks?.tensor
-            ).reshaped(1, q.dim(1), q.dim(2))
+            return attend(
+                own(q), row: row, to: cached, window: window, scale: scale, softcap: softcap,
+                sinks: site.sinks?.tensor)
         }
         let index = site.position ?? layer
         let isPlain =
@@ -298,24 +288,64 @@ private final class SequencesContext: AttentionContext {
             && q.device == .cpu && k.shape == v.shape
         let single = isPlain ? parts.indices.filter { parts[$0].tokens.count == 1 && parts[$0].prefix == 0 } : []
         guard single.count > 1 else {
-            let outputs = parts.enumerated().map(attend)
+            let outputs = parts.enumerated().map(output)
             return outputs.count == 1 ? outputs[0] : Tensor.concatenated(outputs)
         }
         // All sequences with one token in one call.
-        let output = Tensor.empty(q.shape)
+        let all = Tensor.empty(q.shape)
         let caches = single.map { row in
             let part = parts[row]
             let cache = part.sequence.reserve(index, from: part.column, to: part.column + 1, k, v)
             return (row: part.tokens.lowerBound, keys: cache.keys, values: cache.values, column: part.column)
         }
-        Functions.decodeSequences(q, k, v, caches: caches, window: window, scale: scale, into: output)
+        Functions.decodeSequences(q, k, v, caches: caches, window: window, scale: scale, into: all)
         if single.count < parts.count {
             let known = Set(single)
             for (row, part) in parts.enumerated() where !known.contains(row) {
-                output.narrowed(axis: 0, part.tokens).copy(from: attend(row, part))
+                all.narrowed(axis: 0, part.tokens).copy(from: output(row, part))
             }
         }
-        return output
+        return all
+    }
+
+    override func attend(_ q: Tensor, toLayer layer: Int, window: Int?, scale: Double, dropout: Double) -> Tensor {
+        let outputs = parts.enumerated().map { row, part -> Tensor in
+            let own = parts.count == 1 ? q : q.narrowed(axis: 0, part.tokens)
+            let columns = part.column + part.tokens.count
+            guard let cached = part.sequence.filled(layer: layer, columns: columns, size: q.dim(2)) else {
+                return own
+            }
+            return attend(own, row: row, to: cached, window: window, scale: scale, softcap: nil, sinks: nil)
+        }
+        return outputs.count == 1 ? outputs[0] : Tensor.concatenated(outputs)
+    }
+
+    /// Attention of one sequence's queries to its cached keys and values `[columns, heads, size]`.
+    private func attend(
+        _ queries: Tensor, row: Int, to cached: (keys: Tensor, values: Tensor), window: Int?, scale: Double,
+        softcap: Double?, sinks: Tensor?
+    ) -> Tensor {
+        var (keys, values) = cached
+        let (columns, count) = (keys.dim(0), queries.dim(0))
+        // A sequence's columns are its positions.
+        var bias = bias.isEmpty ? nil : bias[row].narrowed(axis: 1, 0..<columns)
+        guard count == 1 else {
+            return Functions.packedAttention(
+                queries, keys, values, bias: bias, queryOffsets: [0, count], keyOffsets: [0, columns],
+                causal: true, window: window, scale: scale, softcap: softcap, sinks: sinks)
+        }
+        if let window, window < columns {
+            let seen = (columns - window)..<columns
+            (keys, values) = (keys.narrowed(axis: 0, seen), values.narrowed(axis: 0, seen))
+            bias = bias?.narrowed(axis: 1, seen)
+        }
+        // Query heads that share a key head become its queries, and the biases of heads those of its queries.
+        let mask = bias?.to(queries.dtype).reshaped(1, keys.dim(1), -1, keys.dim(0))
+        func heads(_ x: Tensor) -> Tensor { x.transposed(0, 1).unsqueezed(0) }
+        return Functions.attention(
+            queries.reshaped(1, keys.dim(1), -1, queries.dim(2)), heads(keys), heads(values), mask: mask,
+            scale: scale, softcap: softcap, sinks: sinks
+        ).reshaped(queries.shape)
     }
 }
 
@@ -349,6 +379,7 @@ extension CausalModel {
         let context = SequencesContext(
             parts, limit: positionLimit, biases: linearBiases, device: device)
         let isPlain = ends.last == embedded.dim(0)
+        if isPlain { context.ids = Tensor(ids, device: device) }
         for input in inputs where input.sequence.prompt == nil { input.sequence.prompt = input.tokens }
         let firsts = inputs.indices.map { row in
             inputs[row].sequence.length - (parts[row].tokens.count - inputs[row].tokens.count)

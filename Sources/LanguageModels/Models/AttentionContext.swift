@@ -11,6 +11,10 @@ class AttentionContext {
     let longest: Int
     /// Collects the routers' logits for their loss; `nil` if there is none.
     var routerRecord: RouterRecord?
+    /// The ids of the tokens, int64 `[tokens]`, for layers that look them up again; `nil` with virtual tokens.
+    var ids: Tensor?
+    /// Layers to whose keys and values later layers attend, too.
+    var sharedLayers: Set<Int> = []
     /// Cosines and sines of RoPE, computed by the first layer that needs each kind.
     private var rotations: [ObjectIdentifier: (cosines: Tensor, sines: Tensor)] = [:]
     /// A relative position bias of all layers, by ``places``, of packed sequences whose outputs are all computed.
@@ -31,13 +35,16 @@ class AttentionContext {
 
     /// Queries of the selected tokens, keys and values of all, from x `[tokens, size]`.
     func projected(_ x: Tensor, _ q: Linear, _ k: Linear, _ v: Linear) -> (q: Tensor, k: Tensor, v: Tensor) {
+        let (queries, others) = projected(x, q, others: [k, v])
+        return (queries, others[0], others[1])
+    }
+
+    /// Queries of the selected tokens, and other projections of all, from x `[tokens, size]`.
+    func projected(_ x: Tensor, _ q: Linear, others: [Linear]) -> (q: Tensor, others: [Tensor]) {
         let own = selected(x)
-        guard own === x else {
-            let others = Linear.project(x, [k, v])
-            return (q(own), others[0], others[1])
-        }
-        let all = Linear.project(x, [q, k, v])
-        return (all[0], all[1], all[2])
+        guard own === x else { return (q(own), Linear.project(x, others)) }
+        let all = Linear.project(x, [q] + others)
+        return (all[0], Array(all.dropFirst()))
     }
 
     /// Where each sequence starts among all tokens, and the end.
@@ -75,6 +82,9 @@ class AttentionContext {
         softcap: Double? = nil, dropout: Double
     ) -> Tensor { q }
 
+    /// The same with the keys and values of an earlier layer, one of ``sharedLayers``.
+    func attend(_ q: Tensor, toLayer layer: Int, window: Int?, scale: Double, dropout: Double) -> Tensor { q }
+
     /// Applies RoPE to queries `[selected tokens, heads, size]`.
     func rotatedQueries(_ q: Tensor, _ rotary: RotaryPositions) -> Tensor { rotated(q, rotary) }
 
@@ -96,6 +106,8 @@ final class PackedContext: AttentionContext {
     /// Keys and values of each layer with their offsets, if decoding continues from them.
     private(set) var kept: [Int: (keys: Tensor, values: Tensor, offsets: [Int])] = [:]
     private let keeps: Bool
+    /// Those of ``sharedLayers``.
+    private var shared: [Int: (keys: Tensor, values: Tensor, offsets: [Int])] = [:]
     /// States of the layers, if decoding continues from them.
     private(set) var keptStates: [Int: RecurrentState] = [:]
     /// Consecutive sequences with the same linear biases by head and key, `[heads, longest]`; one part without biases.
@@ -176,6 +188,18 @@ final class PackedContext: AttentionContext {
             dropout: dropout)
     }
 
+    override func attend(_ q: Tensor, toLayer layer: Int, window: Int?, scale: Double, dropout: Double) -> Tensor {
+        attend(q, offsets: offsets, toLayer: layer, window: window, scale: scale, dropout: dropout)
+    }
+
+    fileprivate func attend(
+        _ q: Tensor, offsets: [Int], toLayer layer: Int, window: Int?, scale: Double, dropout: Double
+    ) -> Tensor {
+        guard let all = shared[layer] else { return q }
+        return attend(
+            q, offsets: offsets, to: all, window: window, scale: scale, softcap: nil, dropout: dropout, sinks: nil)
+    }
+
     /// - Parameter queryOffsets: where each sequence starts in `q`.
     fileprivate func attend(
         _ q: Tensor, offsets queryOffsets: [Int], _ k: Tensor, _ v: Tensor, site: KeyValueSite, layer: Int,
@@ -183,6 +207,17 @@ final class PackedContext: AttentionContext {
     ) -> Tensor {
         let all = site(k, v, offsets: offsets)
         if keeps { kept[site.position ?? layer] = (all.keys, all.values, all.offsets) }
+        if sharedLayers.contains(layer) { shared[layer] = all }
+        let output = attend(
+            q, offsets: queryOffsets, to: all, window: window, scale: scale, softcap: softcap, dropout: dropout,
+            sinks: site.sinks?.tensor)
+        return site.attended(output, queries: q, offsets: queryOffsets, scale: scale)
+    }
+
+    private func attend(
+        _ q: Tensor, offsets queryOffsets: [Int], to all: (keys: Tensor, values: Tensor, offsets: [Int]),
+        window: Int?, scale: Double, softcap: Double?, dropout: Double, sinks: Tensor?
+    ) -> Tensor {
         let (probability, seed) = DropoutScope.draw(dropout)
         let outputs = parts.map { part -> Tensor in
             /// The tokens of the part's sequences, and where each starts among them.
@@ -200,10 +235,9 @@ final class PackedContext: AttentionContext {
                 queries, keys, own(all.values, all.offsets).0, bias: part.bias ?? sharedBias,
                 queryOffsets: queryOffsets,
                 keyOffsets: keyOffsets, causal: isCausal, window: window, scale: scale, softcap: softcap,
-                dropout: probability, seed: seed, sinks: site.sinks?.tensor)
+                dropout: probability, seed: seed, sinks: sinks)
         }
-        let output = outputs.count == 1 ? outputs[0] : Tensor.concatenated(outputs)
-        return site.attended(output, queries: q, offsets: queryOffsets, scale: scale)
+        return outputs.count == 1 ? outputs[0] : Tensor.concatenated(outputs)
     }
 }
 
@@ -231,6 +265,10 @@ private final class LastLayerContext: AttentionContext {
         all.attend(
             q, offsets: tokens.offsets, k, v, site: site, layer: layer, window: window, scale: scale,
             softcap: softcap, dropout: dropout)
+    }
+
+    override func attend(_ q: Tensor, toLayer layer: Int, window: Int?, scale: Double, dropout: Double) -> Tensor {
+        all.attend(q, offsets: tokens.offsets, toLayer: layer, window: window, scale: scale, dropout: dropout)
     }
 }
 
@@ -260,7 +298,22 @@ final class StepContext: AttentionContext {
     ) -> Tensor {
         // The prefill made a cache for each layer.
         guard let cache = caches[site.position ?? layer] else { return q }
-        var (keys, values) = cache.append(k.unsqueezed(2), v.unsqueezed(2))
+        let cached = cache.append(k.unsqueezed(2), v.unsqueezed(2))
+        let output = attend(
+            q, to: cached, window: window, scale: scale, softcap: softcap, sinks: site.sinks?.tensor)
+        return site.attended(output, queries: q, offsets: Array(0...q.dim(0)), scale: scale)
+    }
+
+    override func attend(_ q: Tensor, toLayer layer: Int, window: Int?, scale: Double, dropout: Double) -> Tensor {
+        guard let cache = caches[layer] else { return q }
+        return attend(q, to: cache.filled, window: window, scale: scale, softcap: nil, sinks: nil)
+    }
+
+    private func attend(
+        _ q: Tensor, to cached: (keys: Tensor, values: Tensor), window: Int?, scale: Double, softcap: Double?,
+        sinks: Tensor?
+    ) -> Tensor {
+        var (keys, values) = cached
         var mask = mask
         let columns = keys.dim(2)
         if let window, window < columns {
@@ -273,10 +326,9 @@ final class StepContext: AttentionContext {
         if let biases = mask, biases.dim(1) > 1 {
             mask = biases.reshaped(biases.dim(0), keys.dim(1), -1, keys.dim(2))
         }
-        let output = Functions.attention(
+        return Functions.attention(
             q.reshaped(q.dim(0), keys.dim(1), -1, q.dim(2)), keys, values, mask: mask, scale: scale, softcap: softcap,
-            sinks: site.sinks?.tensor
+            sinks: sinks
         ).reshaped(q.shape)
-        return site.attended(output, queries: q, offsets: Array(0...q.dim(0)), scale: scale)
     }
 }

@@ -32,6 +32,7 @@ final class CausalClassifier: Module, EncoderModel {
     func isIgnorable(_ name: String) -> Bool { base.isIgnorable(name) || name.hasPrefix("lm_head.") }
     func fusedParts(of path: String) -> [FusedPart]? { base.fusedParts(of: path) }
     var embeddingScale: Double { base.embeddingScale }
+    var buffers: Set<String> { base.buffers }
     func initialDeviation(of path: String) -> Double? {
         path == "score.weight" ? 0.02 : base.initialDeviation(of: path)
     }

@@ -131,6 +131,7 @@ final class CausalDecodingState: DecodingState {
             let context = StepContext(
                 positions: Tensor(lengths, device: tokens.device), longest: width + 1, caches: caches,
                 recurrent: recurrent, mask: mask)
+            context.ids = tokens
             let states = invocations.within(Array(0...count), starts: nil, device: tokens.device) {
                 model.decode(model.embed(tokens), context)
             }

@@ -22,7 +22,7 @@ final class CausalEmbedder: Module, EncoderModel {
         base.modelFamily.modules.prefix.isEmpty ? "" : base.modelFamily.modules.prefix + "."
     }
     private func bare(_ path: String) -> String {
-        path.hasPrefix(prefix) ? String(path.dropFirst(prefix.count)) : path
+        path + "." == prefix ? "" : path.hasPrefix(prefix) ? String(path.dropFirst(prefix.count)) : path
     }
 
     override func children() -> [(key: String, module: Module)] {
@@ -41,6 +41,7 @@ final class CausalEmbedder: Module, EncoderModel {
     }
     func fusedParts(of path: String) -> [FusedPart]? { base.fusedParts(of: prefix + path) }
     var embeddingScale: Double { base.embeddingScale }
+    var buffers: Set<String> { Set(base.buffers.map(bare)) }
     func initialDeviation(of path: String) -> Double? { base.initialDeviation(of: prefix + path) }
 
     var inputSite: InputSite { base.inputSite }

@@ -28,6 +28,8 @@ protocol CausalModel: TiedOutputModel {
     var linearBiases: LinearBiases? { get }
     /// The routers' loss that training adds, if the model has experts and `config.json` asks for it.
     var routerLoss: RouterLoss? { get }
+    /// Whether other tables have a vector of each token, too, so that tokens can't be added.
+    var hasFixedVocabulary: Bool { get }
 }
 
 /// What all decoder-only models read from `config.json`.
@@ -70,6 +72,7 @@ extension CausalModel {
     var untiedOutputHasBias: Bool { false }
     var linearBiases: LinearBiases? { nil }
     var routerLoss: RouterLoss? { nil }
+    var hasFixedVocabulary: Bool { false }
     func embed(_ ids: Tensor) -> Tensor { embedding(ids) }
 
     /// Hidden states `[tokens, size]` -> logits `[tokens, vocabulary]`.
@@ -155,6 +158,7 @@ extension CausalModel {
             longest: longest, selected: outputs.flatMap { SelectedTokens(rows, of: input.offsets, spans: $0) },
             limit: positionLimit, biases: linearBiases)
         context.routerRecord = record
+        if !rows.prompts.contains(where: { $0 > 0 }) { context.ids = input.ids }
         let states = RowRouting.within(rows.offsets) { decode(rows.states, context) }
         return (states, rows, context)
     }

@@ -134,6 +134,7 @@ extension EncoderModel {
         let context = PackedContext(
             rows, prefixes: prefixes.isEmpty ? rows.prompts.map { _ in 0 } : prefixes, isCausal: isCausal,
             selected: selected, limit: positionLimit)
+        if !rows.prompts.contains(where: { $0 > 0 }) { context.ids = input.ids }
         let types = batch.segments.map { segments -> Tensor in
             // Virtual tokens have type 0.
             let all = rows.prompts.indices.flatMap { row in

@@ -5,11 +5,13 @@ import Torch
 /// The text part of a multimodal model, which is trained and computed with alone. The other tensors of the file stay as
 /// they are: they are not loaded, and written again with the model.
 enum MultimodalText {
-    /// Keys of transformers' multimodal classes that describe images and videos.
+    /// Keys of transformers' multimodal classes that describe images, videos and sounds.
     static let irrelevantKeys: Set<String> = [
         "vision_config", "mm_tokens_per_image", "image_token_index", "boi_token_index", "eoi_token_index",
         "image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id", "projector_hidden_act",
-        "vision_feature_layer", "multimodal_projector_bias", "spatial_merge_size",
+        "vision_feature_layer", "multimodal_projector_bias", "spatial_merge_size", "audio_config", "boi_token_id",
+        "eoi_token_id", "boa_token_id", "eoa_token_id", "eoa_token_index", "audio_token_id",
+        "vision_soft_tokens_per_image", "audio_soft_tokens_per_image",
     ]
 
     /// The keys of the text part in a multimodal model's `config.json`.
@@ -19,9 +21,11 @@ enum MultimodalText {
     ///   - defaults: the keys of a file without `text_config`.
     ///   - hasExperts: whether the text part's layers have experts.
     ///   - isTied: the default of `tie_word_embeddings`, which is a key of the whole model.
+    ///   - except: keys that other families don't support and this one does.
     /// - Throws: ``PEFTError`` for another type of text part, and for a key that isn't supported.
     static func configuration(
-        of json: JSON, types: [String], defaults: [String: JSON] = [:], isTied: Bool, hasExperts: Bool = false
+        of json: JSON, types: [String], defaults: [String: JSON] = [:], isTied: Bool, hasExperts: Bool = false,
+        except: Set<String> = []
     ) throws -> JSON {
         let value = json["text_config"] ?? .null
         guard value == .null || value.object != nil else {
@@ -38,7 +42,7 @@ enum MultimodalText {
         }
         try ModelRegistry.checkForeignKeys(
             .object(fields), file: "config.json: 'text_config'", type: type,
-            except: hasExperts ? Set(ModelRegistry.expertKeys) : [])
+            except: except.union(hasExperts ? ModelRegistry.expertKeys : []))
         // The text part's tie is that of the whole model, whatever its own key says.
         _ = try ConfigurationReader(json: .object(fields)).boolean("tie_word_embeddings", default: isTied)
         fields["model_type"] = .string(type)
@@ -55,12 +59,15 @@ extension ModuleNames {
     /// - Parameters:
     ///   - parts: names below `model` of the other parts.
     ///   - olderPrefixes: prefixes of text tensors in older files.
-    static func textPart(besides parts: [String], olderPrefixes: [(old: String, new: String)]) -> ModuleNames {
+    static func textPart(
+        besides parts: [String], olderPrefixes: [(old: String, new: String)], feedForward: Set<String> = ["mlp"],
+        experts: ExpertNames? = nil
+    ) -> ModuleNames {
         ModuleNames(
             prefix: "model.language_model", embedding: "embed_tokens", output: .projection("lm_head"),
-            attention: ["self_attn"], feedForward: ["mlp"], unquantized: [],
+            attention: ["self_attn"], feedForward: feedForward, unquantized: [],
             olderPrefixes: olderPrefixes + parts.map { ("\($0).", "model.\($0).") },
-            otherParts: parts.map { "model.\($0)." })
+            otherParts: parts.map { "model.\($0)." }, experts: experts)
     }
 
     /// Names of models with a vision tower and a projector (LLaVA and its successors).

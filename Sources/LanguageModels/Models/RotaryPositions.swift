@@ -71,6 +71,8 @@ extension RotaryPositions {
         var pairsNeighbors = false
         /// Whether one more dimension is rotated if ``size`` is odd, as in transformers, rather than none.
         var roundsUp = false
+        /// Whether the type `proportional`, which rotates a part of the pairs, is supported.
+        var allowsProportional = false
     }
 
     /// Reads `rope_parameters` or, in older files, `rope_scaling` and `rope_theta`.
@@ -120,7 +122,8 @@ extension RotaryPositions {
     ///
     /// - Parameter baseKey: the older files' key of θ, if they have one.
     convenience init(
-        _ read: ConfigurationReader, headSize: Int, layers type: String, base: Double, baseKey: String?
+        _ read: ConfigurationReader, headSize: Int, layers type: String, base: Double, baseKey: String?,
+        allowsProportional: Bool = false
     ) throws {
         for key in ["rope_scaling", "rope_parameters"] { try Self.checkParameters(read.json[key], key) }
         let isFull = type == "full_attention"
@@ -132,7 +135,8 @@ extension RotaryPositions {
         parameters?["truncate"] = nil
         let all = parameters.map { JSON.object($0) }
         let theta = try baseKey.map { try read.number($0, default: base) } ?? base
-        guard try Self.partialFactor(all, read) == 1 else {
+        let share = try Self.partialFactor(all, read)
+        guard share == 1 || allowsProportional && Self.kind(all) == "proportional" else {
             throw PEFTError(
                 "config.json: 'partial_rotary_factor' is not 1, but this family applies RoPE to whole heads",
                 remedy: "check 'model_type'")
@@ -140,8 +144,8 @@ extension RotaryPositions {
         try self.init(
             Settings(
                 parameters: all, kind: Self.kind(all), base: all?["rope_theta"]?.double ?? theta, size: headSize,
-                positions: read.integer("max_position_embeddings", .length, default: 131_072), originalPositions: nil)
-        )
+                positions: read.integer("max_position_embeddings", .length, default: 131_072), originalPositions: nil,
+                allowsProportional: allowsProportional))
     }
 
     private static func kind(_ parameters: JSON?) -> String {
@@ -171,6 +175,17 @@ extension RotaryPositions {
         switch settings.kind {
         case "default":
             self.init(settings, frequencies: plain)
+        case "proportional" where settings.allowsProportional:
+            // The other pairs have the angle 0 (Gemma 4).
+            let share = settings.parameters?["partial_rotary_factor"]?.double ?? 1
+            let rotated = Int(share * Double(settings.size) / 2)
+            let factor = settings.parameters?["factor"]?.double ?? 1
+            guard factor > 0 else {
+                throw PEFTError(
+                    "config.json: the RoPE type 'proportional' has the factor \(factor)",
+                    remedy: "use a number above 0")
+            }
+            self.init(settings, frequencies: plain.indices.map { $0 < rotated ? plain[$0] / factor : 0 })
         case "linear":
             let factor = try settings.number("factor")
             self.init(settings, frequencies: plain.map { $0 / factor })

@@ -48,11 +48,19 @@ protocol StackLayer: Module {
 
 /// Runs x `[tokens, size]` through the layers -> `[selected tokens, size]`.
 func through(_ layers: [some StackLayer], _ x: Tensor, _ context: AttentionContext) -> Tensor {
+    through(layers, x, context) { layer, x, context in layer(x, context) }
+}
+
+/// The same with layers that `apply` calls.
+func through<Layer>(
+    _ layers: [Layer], _ x: Tensor, _ context: AttentionContext,
+    _ apply: @escaping (Layer, Tensor, AttentionContext) -> Tensor
+) -> Tensor {
     guard let last = layers.last else { return context.last.selected(x) }
     return context.invoked {
-        let x = layers.dropLast().reduce(x) { x, layer in checkpointed(x) { layer($0, context) } }
+        let x = layers.dropLast().reduce(x) { x, layer in checkpointed(x) { apply(layer, $0, context) } }
         let narrowed = context.last
-        return checkpointed(x) { last($0, narrowed) }
+        return checkpointed(x) { apply(last, $0, narrowed) }
     }
 }
 

@@ -221,7 +221,9 @@ public struct ModelOutline {
             (module as? OutputSite).map { SublayerSite(path: path, kind: $0.kind, size: $0.size) }
         }
         inputs = named.compactMap { path, module in
-            (module as? InputSite).map { InputSiteOutline(path: path, role: $0.role, size: $0.size) }
+            (module as? InputSite).flatMap { $0.takesPrompts ? $0 : nil }.map {
+                InputSiteOutline(path: path, role: $0.role, size: $0.size)
+            }
         }
         keyValues = named.compactMap { path, module in
             (module as? KeyValueSite).flatMap { site in site.takesPrefixes ? site : nil }.map {

@@ -30,9 +30,13 @@ public final class InputSite: Module, AdapterSite {
     public let role: StackRole
     /// Size of the hidden states.
     public let size: Int
+    /// Whether virtual tokens can be prepended.
+    package let takesPrompts: Bool
     private var slot = AdapterSlot<any InputAdapter>()
 
-    package init(_ role: StackRole, size: Int) { (self.role, self.size) = (role, size) }
+    package init(_ role: StackRole, size: Int, takesPrompts: Bool = true) {
+        (self.role, self.size, self.takesPrompts) = (role, size, takesPrompts)
+    }
 
     /// Prepends the virtual tokens of all adapters to each sequence of packed x `[tokens, size]`.
     package func callAsFunction(_ x: Tensor, offsets: [Int]) -> PromptedRows {
