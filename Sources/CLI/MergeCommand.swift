@@ -92,6 +92,7 @@ struct MergeCommand: ParsableCommand {
         let staysQuantized = adapted.model.namedModules().contains {
             ($0.module as? Linear)?.weight.isQuantized == true
         }
+        let logits = try file.map { _ in try MergeDrift.logits(of: adapted.model, on: batches) }
         let drifts = try MergeDrift.merging(
             attached, on: batches, types: requantize ? [.float32] : Self.types,
             storages: staysQuantized ? [] : WeightStorage.quantizers)
@@ -107,8 +108,10 @@ struct MergeCommand: ParsableCommand {
         // The generation settings are part of the model.
         let settings = adapted.folder.url.appendingPathComponent("generation_config.json")
         let more = FileManager.default.fileExists(atPath: settings.path) ? [FolderFile(copyOf: settings)] : []
-        if let file {
+        var fileDrift: MergeDrift?
+        if let file, let logits {
             try GGUFTarget.write(adapted.model, tokenizer: adapted.tokenizerFolder, as: file, to: folder)
+            fileDrift = try GGUFTarget.drift(of: folder, as: file, from: logits, on: batches)
         } else {
             try AtomicFile.writeFolder(folder, replacing: false) { folder in
                 try adapted.model.write(
@@ -130,7 +133,7 @@ struct MergeCommand: ParsableCommand {
                 JSON.object([
                     "output": .string(output), "adapter": .string(attached.choice.label),
                     "dtype": .string(storedName), "zeros": hasZeros ? .string(zeroName) : .null,
-                    "drift": .array(rows),
+                    "drift": .array(rows), "file": fileDrift.map(GGUFTarget.json) ?? .null,
                 ]).text())
             return
         }
@@ -149,5 +152,6 @@ struct MergeCommand: ParsableCommand {
                     format: "  %@ %9.2e  %9.2e  %9.1f %%       %9.2e%@", name, drift.largest, drift.mean,
                     drift.agreement * 100, drift.storing, mark))
         }
+        if let fileDrift { print(GGUFTarget.line(fileDrift, from: "the adapter's")) }
     }
 }

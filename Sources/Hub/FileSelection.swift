@@ -30,6 +30,9 @@ package struct FileSelection: Sendable {
     ]
     private static let describingPatterns = ["additional_chat_templates/*.jinja", "[0-9]*_*/config.json"]
         .map(Glob.init)
+    /// Weights of a sentence-transformers model's layers after pooling.
+    private static let layerPatterns = ["[0-9]*_Dense/model.safetensors", "[0-9]*_Dense/pytorch_model.bin"].map(
+        Glob.init)
     /// Weight files by preference: whole or by index; pickles only if there are no safetensors.
     private static let weights = [
         ["adapter_model.safetensors", "adapter_model.bin"],
@@ -50,6 +53,7 @@ package struct FileSelection: Sendable {
             chosen = Set(files).intersection(Self.descriptions)
             chosen.formUnion(files.filter { file in Self.describingPatterns.contains { $0.matches(file) } })
             if extent == .needed {
+                chosen.formUnion(files.filter { file in Self.layerPatterns.contains { $0.matches(file) } })
                 for kinds in Self.weights { chosen.formUnion(kinds.first { files.contains($0) }.map { [$0] } ?? []) }
             }
         }

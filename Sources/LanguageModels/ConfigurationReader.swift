@@ -18,10 +18,9 @@ struct ConfigurationReader {
         "init_std", "slow_but_exact", "is_decoder", "classifier_dropout", "num_mtp_layers",
     ]
 
-    /// The same of encoder-decoders, whose padding token is read, and of whose settings for generation
-    /// ``GenerationConfiguration`` reads those of `config.json`.
+    /// The same of encoder-decoders, whose padding token is read.
     static let irrelevantEncoderDecoderKeys = irrelevantKeys.subtracting(["pad_token_id"]).union([
-        "is_encoder_decoder", "initializer_factor", "forced_eos_token_id",
+        "is_encoder_decoder", "initializer_factor",
     ])
 
     /// The same of encoders: settings of heads for other tasks, and of the order in which a matmul is summed.

@@ -9,11 +9,15 @@ public struct FolderSettings: Sendable {
     /// tokens.
     package var maximumTextLength: Int?
 
+    /// Dense layers over pooled embeddings, of a sentence-transformers model.
+    var denses: [PooledDense] = []
+
     package init() {}
 
     /// - Parameter configuration: `config.json`.
     init(folder: URL, configuration: JSON) throws {
         generation = GenerationSource(folder: folder, configuration: configuration)
+        denses = try PooledDense.read(in: folder)
         let file = folder.appendingPathComponent("sentence_bert_config.json")
         guard FileManager.default.fileExists(atPath: file.path) else { return }
         guard let value = try JSON.read(file)["max_seq_length"], value != .null else { return }

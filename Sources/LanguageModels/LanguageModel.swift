@@ -147,9 +147,13 @@ public struct GenerationDefaults: Sendable {
     package var startToken: Int?
     package var endTokens: Set<Int>
     package var padToken: Int
+    /// `forced_eos_token_id` in a `config.json` that is the only source of generation settings: families other than BART and
+    /// some of its relatives have no such key there in transformers, which ignores it.
+    package var forcedEndTokens: [Int]
 
-    package init(startToken: Int?, endTokens: Set<Int>, padToken: Int) {
+    package init(startToken: Int?, endTokens: Set<Int>, padToken: Int, forcedEndTokens: [Int] = []) {
         (self.startToken, self.endTokens, self.padToken) = (startToken, endTokens, padToken)
+        self.forcedEndTokens = forcedEndTokens
     }
 }
 

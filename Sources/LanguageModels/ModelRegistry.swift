@@ -66,7 +66,9 @@ package enum ModelRegistry {
                 remedy: "supported types are \(known)")
         }
         guard let family = byName[type] else {
-            let reason = refusals[type].map { ": \($0)" } ?? ""
+            let folder = URL(fileURLWithPath: file).deletingLastPathComponent()
+            let nearest = NearestFamily(to: configuration, type: type, folder: folder)?.sentence ?? ""
+            let reason = refusals[type].map { ": \($0)" } ?? nearest
             throw PEFTError(
                 "\(file) has the model type '\(type)', which is not supported\(reason)",
                 remedy: "supported types are \(known)")
@@ -166,6 +168,9 @@ package enum ModelRegistry {
         // The base is created without an untied output layer.
         fields["tie_word_embeddings"] = true
         let base = try make(.object(fields))
+        if head.task.scoresRows, let base = base as? BART, base.settings.variant.classifies {
+            return BARTClassifier(base.settings, head: head, configuration: configuration.with(head))
+        }
         guard head.task.scoresRows, let base = base as? any CausalModel,
             let size = base.parameters().first(where: { $0.path == base.inputEmbedding + ".weight" })?.parameter
                 .tensor

@@ -52,7 +52,8 @@ extension LanguageModel {
         }
         if head.task == .embeddings, let size = fields["hidden_size"]?.int ?? fields["dim"]?.int {
             try head.pooling.write(
-                into: folder, size: size, maximumLength: folderSettings.maximumTextLength ?? positionLimit ?? 512)
+                into: folder, size: size, maximumLength: folderSettings.maximumTextLength ?? positionLimit ?? 512,
+                denses: folderSettings.denses)
         }
         for file in try files ?? companionFiles() { try file.write(into: folder) }
     }

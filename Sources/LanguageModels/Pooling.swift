@@ -14,6 +14,21 @@ public struct Pooling: Codable, Sendable, Equatable {
         case cls
         /// The last token's state.
         case lastToken = "last-token"
+        /// The sum over the sequence's tokens, divided by the square root of their number.
+        case meanSqrtLength = "mean-sqrt-length"
+        /// The mean over the sequence's tokens with the weights 1, 2, 3 and so on (SGPT; Muennighoff 2022).
+        case weightedMean = "weighted-mean"
+
+        /// The mode's name in a `1_Pooling/config.json` after `pooling_mode_`, and in newer ones.
+        fileprivate var names: (older: String, newer: String) {
+            switch self {
+            case .mean: ("mean_tokens", "mean")
+            case .cls: ("cls_token", "cls")
+            case .lastToken: ("lasttoken", "lasttoken")
+            case .meanSqrtLength: ("mean_sqrt_len_tokens", "mean_sqrt_len_tokens")
+            case .weightedMean: ("weightedmean_tokens", "weightedmean")
+            }
+        }
     }
 
     /// Which hidden states become the embedding.
@@ -29,29 +44,13 @@ public struct Pooling: Codable, Sendable, Equatable {
     /// Reads a sentence-transformers folder; `nil` for other folders.
     /// - Throws: ``PEFTError`` for an unsupported pooling.
     package static func read(in folder: URL) throws -> Pooling? {
-        let file = folder.appendingPathComponent("modules.json")
-        guard FileManager.default.fileExists(atPath: file.path) else { return nil }
+        guard SentenceModules.isThere(in: folder) else { return nil }
         var result = Pooling(normalizes: false)
-        for module in try JSON.read(file).array ?? [] {
-            let type = module["type"]?.string ?? ""
-            let name = type.split(separator: ".").last.map(String.init) ?? type
-            switch name {
-            case "Transformer": continue
-            case "Normalize": result.normalizes = true
-            case "Pooling":
-                let path = module["path"]?.string ?? "1_Pooling"
-                guard !path.hasPrefix("/"), !path.contains("..") else {
-                    throw PEFTError(
-                        "\(file.path) has the path '\(path)' outside its folder",
-                        remedy: "use a path inside the folder")
-                }
-                let settings = folder.appendingPathComponent(path).appendingPathComponent("config.json")
-                result.mode = try mode(JSON.read(settings), file: settings.path)
-            default:
-                throw PEFTError(
-                    "\(file.path) has a module of type '\(type)', which is not supported",
-                    remedy: "supported types are Transformer, Pooling and Normalize")
-            }
+        for module in try SentenceModules.read(in: folder) {
+            if module.kind == .normalize { result.normalizes = true }
+            guard module.kind == .pooling else { continue }
+            let settings = module.folder.appendingPathComponent("config.json")
+            result.mode = try mode(JSON.read(settings), file: settings.path)
         }
         return result
     }
@@ -59,36 +58,38 @@ public struct Pooling: Codable, Sendable, Equatable {
     /// The mode in a `1_Pooling/config.json`: one flag per mode, or the newer `pooling_mode`.
     private static func mode(_ json: JSON, file: String) throws -> Mode {
         let flags = (json.object ?? [:]).filter { $0.key.hasPrefix("pooling_mode_") && $0.value.bool == true }
-        switch json["pooling_mode"]?.string.map({ [$0] }) ?? flags.keys.sorted() {
-        case ["pooling_mode_mean_tokens"], ["mean"]: return .mean
-        case ["pooling_mode_cls_token"], ["cls"]: return .cls
-        case ["pooling_mode_lasttoken"], ["lasttoken"]: return .lastToken
-        case let others:
+        let names = json["pooling_mode"]?.string.map { [$0] } ?? flags.keys.sorted()
+        let mode = Mode.allCases.first { names == ["pooling_mode_" + $0.names.older] || names == [$0.names.newer] }
+        guard let mode else {
+            let all = Mode.allCases.map(\.names.newer).joined(separator: ", ")
             throw PEFTError(
-                "\(file) has the pooling \(others.joined(separator: ", ")), which is not supported",
-                remedy: "use mean, cls or lasttoken pooling"
-            )
+                "\(file) has the pooling \(names.joined(separator: ", ")), which is not supported",
+                remedy: "use one of \(all)")
         }
+        return mode
     }
 
     /// Writes the files of ``read(in:)`` into an existing folder.
-    func write(into folder: URL, size: Int, maximumLength: Int) throws {
-        let modules: [(name: String, path: String)] =
-            [("Transformer", ""), ("Pooling", "1_Pooling")] + (normalizes ? [("Normalize", "2_Normalize")] : [])
+    /// - Parameter denses: the dense layers between pooling and normalization.
+    func write(into folder: URL, size: Int, maximumLength: Int, denses: [PooledDense] = []) throws {
+        let kinds: [SentenceModules.Kind] =
+            [.transformer, .pooling] + denses.map { _ in .dense } + (normalizes ? [.normalize] : [])
+        let modules = kinds.enumerated().map { index, kind in
+            (name: kind.rawValue, path: index == 0 ? "" : "\(index)_\(kind.rawValue)")
+        }
         let list = modules.enumerated().map { index, module -> JSON in
             [
                 "idx": .integer(index), "name": .string(String(index)), "path": .string(module.path),
                 "type": .string("sentence_transformers.models.\(module.name)"),
             ]
         }
-        let settings: JSON = [
-            "word_embedding_dimension": .integer(size), "pooling_mode_cls_token": .bool(mode == .cls),
-            "pooling_mode_mean_tokens": .bool(mode == .mean), "pooling_mode_max_tokens": false,
-            "pooling_mode_mean_sqrt_len_tokens": false, "pooling_mode_lasttoken": .bool(mode == .lastToken),
+        var settings: [String: JSON] = [
+            "word_embedding_dimension": .integer(size), "pooling_mode_max_tokens": false,
         ]
+        for mode in Mode.allCases { settings["pooling_mode_" + mode.names.older] = .bool(mode == self.mode) }
         let limits: JSON = ["max_seq_length": .integer(maximumLength), "do_lower_case": false]
         for (name, json) in [
-            ("modules.json", JSON.array(list)), ("1_Pooling/config.json", settings),
+            ("modules.json", JSON.array(list)), ("1_Pooling/config.json", JSON.object(settings)),
             ("sentence_bert_config.json", limits),
         ] {
             let file = folder.appendingPathComponent(name)
@@ -98,29 +99,50 @@ public struct Pooling: Codable, Sendable, Equatable {
             } catch { throw PEFTError("can't create \(folder.path)", remedy: "check permissions and free space") }
             try AtomicFile.write(json.text() + "\n", to: file)
         }
+        for (index, dense) in denses.enumerated() {
+            let own = folder.appendingPathComponent("\(index + 2)_Dense")
+            do { try FileManager.default.createDirectory(at: own, withIntermediateDirectories: true) } catch {
+                throw PEFTError("can't create \(own.path)", remedy: "check permissions and free space")
+            }
+            try dense.write(into: own)
+        }
     }
 
     /// - Parameters:
     ///   - states: hidden states of packed sequences, `[tokens, size]`.
     ///   - offsets: where each sequence starts, and the end.
+    ///   - denses: layers between pooling and normalization.
     /// - Returns: `[rows, size]`.
-    func callAsFunction(_ states: Tensor, offsets: [Int]) -> Tensor {
+    func callAsFunction(_ states: Tensor, offsets: [Int], denses: [PooledDense] = []) -> Tensor {
         let rows = offsets.count - 1
         let pooled: Tensor
         switch mode {
         case .cls: pooled = states.selecting(Tensor(Array(offsets.dropLast()), device: states.device))
         case .lastToken:
             pooled = states.selecting(Tensor(offsets.dropFirst().map { $0 - 1 }, device: states.device))
-        case .mean:
+        case .mean, .meanSqrtLength, .weightedMean:
             var shares = [Float](repeating: 0, count: rows * states.dim(0))
             for row in 0..<rows {
-                let tokens = offsets[row]..<offsets[row + 1]
-                for token in tokens { shares[row * states.dim(0) + token] = 1 / Float(tokens.count) }
+                let start = offsets[row]
+                let count = offsets[row + 1] - start
+                for place in 0..<count {
+                    shares[row * states.dim(0) + start + place] = share(of: place, count: count)
+                }
             }
             let matrix = Tensor(shares, shape: [rows, states.dim(0)], device: states.device)
             pooled = matrix.to(states.dtype).matmul(states)
         }
-        return normalizes ? pooled.normalized() : pooled
+        let layered = denses.reduce(pooled) { $1($0) }
+        return normalizes ? layered.normalized() : layered
+    }
+
+    /// The weight of one of a sequence's tokens in its embedding.
+    private func share(of place: Int, count: Int) -> Float {
+        switch mode {
+        case .weightedMean: Float(place + 1) / Float(count * (count + 1) / 2)
+        case .meanSqrtLength: 1 / Float(count).squareRoot()
+        default: 1 / Float(count)
+        }
     }
 }
 

@@ -33,7 +33,10 @@ import Testing
 
     private func irrelevantKeys(_ family: String) throws -> Set<String> {
         switch try model(family, [:]).architecture {
-        case .encoderDecoder: ConfigurationReader.irrelevantEncoderDecoderKeys
+        case .encoderDecoder:
+            // BART's and mBART's heads have dropout.
+            ConfigurationReader.irrelevantEncoderDecoderKeys.subtracting(
+                ["bart", "mbart"].contains(family) ? ["classifier_dropout"] : [])
         case .encoder:
             // Positions of some encoders start after the padding token's id.
             ConfigurationReader.irrelevantEncoderKeys.union(

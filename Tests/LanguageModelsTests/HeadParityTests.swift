@@ -30,7 +30,7 @@ import TorchTestSupport
         ].flatMap { family in kinds.map { Case(family: family, name: $0) } }
         let embedders = ["qwen3-embedding", "gemma3-embedding"].map { Case(family: $0, name: "embeddings") }
         return ["bert", "roberta", "distilbert"].flatMap { family in all.map { Case(family: family, name: $0) } }
-            + further + embedders
+            + further + embedders + ["bart", "mbart"].map { Case(family: $0, name: "classification") }
             // XLM-RoBERTa is RoBERTa under another name.
             + all.map { Case(family: "roberta", name: $0, type: "xlm-roberta") }
             + ["llama", "gpt2"].flatMap { family in rows.map { Case(family: family, name: $0) } }

@@ -63,8 +63,13 @@ import TorchNN
     /// A GGUF file has a name for every tensor, and the name leads back.
     @Test(arguments: names) func tensorsHaveNamesInGGUF(name: String) throws {
         let (family, model) = try Self.made(name)
-        guard let names = family.gguf.written?.tensors else { return }
+        guard let architecture = family.gguf.written else { return }
+        let names = architecture.tensors
         for path in model.parameters().map(\.path) {
+            if let parts = architecture.experts?.tensors(of: path) {
+                #expect(parts.allSatisfy { architecture.experts?.path(of: $0)?.path == path }, "\(path)")
+                continue
+            }
             #expect(names.tensor(of: path).flatMap(names.path) == path, "\(path)")
         }
     }

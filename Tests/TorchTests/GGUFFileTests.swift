@@ -100,7 +100,7 @@ import TorchTestSupport
             try refused("t") { write(count, 8, at: 16, &$0) }
         }
         try refused("axes") { write(5, 4, at: place, &$0) }
-        try refused("IQ4_XS") { write(23, 4, at: place + 20, &$0) }
+        try refused("IQ3_S") { write(21, 4, at: place + 20, &$0) }
         try refused("number 99") { write(99, 4, at: place + 20, &$0) }
         try refused("a multiple of its block size") { write(255, 8, at: place + 4, &$0) }
         try refused("has an invalid shape") { write(1 << 62, 8, at: place + 12, &$0) }

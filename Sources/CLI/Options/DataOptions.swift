@@ -31,7 +31,8 @@ struct TemplateOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Pooling of token embeddings: mean, cls or last-token (default: the model's).", valueName: "mode"))
+            "Pooling of token embeddings: mean, cls, last-token, mean-sqrt-length or weighted-mean (default: the model's).",
+            valueName: "mode"))
     var pooling: String?
 
     @Option(

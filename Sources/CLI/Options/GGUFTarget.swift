@@ -1,5 +1,6 @@
 import Foundation
 import LanguageModels
+import PEFT
 import PEFTSupport
 import PEFTTokenizers
 import Torch
@@ -37,6 +38,30 @@ enum GGUFTarget {
         }
         try Output.check([path])
         return Output.url(path)
+    }
+
+    /// Compares the logits of a written file with those of the model, or of its adapter.
+    static func drift(
+        of file: URL, as type: GGUFType, from logits: [Tensor], on batches: [TrainingBatch]
+    ) throws -> MergeDrift {
+        let stored = try ModelFolder(file).load(device: batches.first?.input.ids.device ?? .cpu)
+        return try .between(logits, MergeDrift.logits(of: stored, on: batches), name: "GGUF \(type.name)")
+    }
+
+    /// A line about a file's drift.
+    static func line(_ drift: MergeDrift, from original: String) -> String {
+        String(
+            format: "logits of the file, compared with %@: maximum difference %.2e, mean %.2e, same argmax %.1f %%",
+            original, drift.largest, drift.mean, drift.agreement * 100)
+    }
+
+    /// A file's drift in JSON, which has no infinity.
+    static func json(_ drift: MergeDrift) -> JSON {
+        func number(_ value: Double) -> JSON { value.isFinite ? .number(value) : .null }
+        return [
+            "dtype": .string(drift.dtype), "largest": number(drift.largest), "mean": number(drift.mean),
+            "agreement": .number(drift.agreement),
+        ]
     }
 
     /// Writes a model with the tokenizer from `folder`.

@@ -37,6 +37,12 @@ struct GGUFArchitecture: Sendable {
     let addsOneToNorms: Bool
     /// Whether llama.cpp reads `rope_freqs.weight` for this family.
     var hasRotaryFactors = true
+    /// Whether RoPE may leave the end of each head as it is.
+    var rotatesParts = false
+    /// Keys of the norms' epsilon: in the file's metadata and in `config.json`.
+    var epsilon = (file: "attention.layer_norm_rms_epsilon", model: "rms_norm_eps")
+    /// The experts of each layer; `nil` for a dense family.
+    var experts: GGUFExperts?
     /// Adds the metadata of what only this family has.
     /// - Throws: ``PEFTError`` for a model that llama.cpp would compute differently.
     var details: @Sendable (LlamaConfiguration, inout GGUFDescription) throws -> Void = { _, _ in }

@@ -18,18 +18,14 @@ struct GGUFConfiguration {
                 "\(file.url.path) declares \(layers) layers but contains only \(file.entries.count) tensors",
                 remedy: "the file is damaged; download it again")
         }
-        for key in ["expert_count", "expert_used_count"] where read[key]?.integer ?? 0 > 0 {
-            throw PEFTError(
-                "\(file.url.path) is a mixture of experts ('\(architecture.name).\(key)'), which is not supported",
-                remedy: "use a model without experts")
-        }
         let size = try read.count("embedding_length")
         let heads = try read.count("attention.head_count")
         let keyHeads = try read.count("attention.head_count_kv", default: heads)
         let rotated = try read.count("rope.dimension_count", default: 0, from: 0)
         let headSize = try read.count(
-            "attention.key_length", default: rotated > 0 ? rotated : max(1, size / heads))
-        guard rotated == 0 || rotated == headSize else {
+            "attention.key_length",
+            default: rotated > 0 && !architecture.rotatesParts ? rotated : max(1, size / heads))
+        guard rotated == 0 || rotated == headSize || architecture.rotatesParts && rotated < headSize else {
             throw PEFTError(
                 "\(file.url.path) applies RoPE to \(rotated) of \(headSize) head dimensions, which is not supported",
                 remedy: "use another model")
@@ -47,7 +43,7 @@ struct GGUFConfiguration {
         let positions = try read.count("context_length", default: 2048)
         let sizes = GGUFSizes(
             layers: layers, hiddenSize: size, feedForwardSize: feedForwardSize, heads: heads, keyHeads: keyHeads,
-            headSize: headSize, epsilon: try read.number("attention.layer_norm_rms_epsilon"))
+            headSize: headSize, epsilon: try read.number(architecture.epsilon.file))
         var fields: [String: JSON] = [
             "model_type": .string(family.name), "architectures": [.string(architecture.modelClass)],
             "vocab_size": .integer(table.shape[0]), "hidden_size": .integer(size),
@@ -55,12 +51,16 @@ struct GGUFConfiguration {
             "num_hidden_layers": .integer(layers), "num_attention_heads": .integer(heads),
             "num_key_value_heads": .integer(keyHeads), "head_dim": .integer(headSize),
             "max_position_embeddings": .integer(positions),
-            "rms_norm_eps": .number(sizes.epsilon),
+            architecture.epsilon.model: .number(sizes.epsilon),
             "tie_word_embeddings": .bool(file.entries["output.weight"] == nil),
             "attention_dropout": 0.0, "use_cache": true,
         ]
         fields.merge(try architecture.configuration(read, sizes)) { $1 }
-        fields.merge(try read.rotary(headSize: headSize)) { $1 }
+        let rotarySize = rotated > 0 ? rotated : headSize
+        if architecture.rotatesParts {
+            fields["partial_rotary_factor"] = .number(Double(rotarySize) / Double(headSize))
+        }
+        fields.merge(try read.rotary(headSize: rotarySize)) { $1 }
         fields.merge(read.tokens()) { $1 }
         json = .object(fields)
         names = GGUFNames(architecture, heads: heads, keyHeads: keyHeads)
@@ -96,10 +96,23 @@ struct GGUFSettings {
                 "\(file.url.path) has no 'general.architecture'", remedy: "the file is damaged; download it again")
         }
         let readable = ModelRegistry.families.compactMap { family in family.gguf.read.map { (family, $0) } }
-        guard let match = readable.first(where: { $1.name == name }) else {
+        let named = readable.filter { $1.name == name }
+        guard !named.isEmpty else {
+            var names: [String] = []
+            for (_, architecture) in readable where !names.contains(architecture.name) {
+                names.append(architecture.name)
+            }
             throw PEFTError(
                 "\(file.url.path) has the architecture '\(name)', which is not supported in GGUF files",
-                remedy: "supported architectures are \(readable.map(\.1.name).joined(separator: ", "))")
+                remedy: "supported architectures are \(names.joined(separator: ", "))")
+        }
+        // A Mixtral is a 'llama' with experts.
+        let hasExperts = self["expert_count"]?.integer ?? 0 > 0
+        guard let match = named.first(where: { ($1.experts != nil) == hasExperts }) else {
+            let what = hasExperts ? "experts" : "no experts"
+            throw PEFTError(
+                "\(file.url.path) has \(what) ('\(name).expert_count'), which is not supported for '\(name)'",
+                remedy: hasExperts ? "use a model without experts" : "use a mixture of experts")
         }
         return match
     }

@@ -26,7 +26,10 @@ struct GGUFDescription {
 
     mutating func add(_ key: String, _ value: GGUFValue) { settings.append((prefix + key, value)) }
 
-    mutating func addSizes(of model: any GGUFWritable) {
+    /// - Parameter rotated: the number of dimensions of each head that RoPE rotates; `nil` for all.
+    mutating func addSizes(
+        of model: any GGUFWritable, rotated: Int? = nil, epsilonKey: String = "attention.layer_norm_rms_epsilon"
+    ) {
         let sizes = model.ggufSizes
         add("block_count", .integer(sizes.layers))
         add("context_length", .integer(model.configuration["max_position_embeddings"]?.int ?? 2048))
@@ -36,8 +39,8 @@ struct GGUFDescription {
         add("attention.head_count_kv", .integer(sizes.keyHeads))
         add("attention.key_length", .integer(sizes.headSize))
         add("attention.value_length", .integer(sizes.headSize))
-        add("attention.layer_norm_rms_epsilon", .number(Float(sizes.epsilon)))
-        add("rope.dimension_count", .integer(sizes.headSize))
+        add(epsilonKey, .number(Float(sizes.epsilon)))
+        add("rope.dimension_count", .integer(rotated ?? sizes.headSize))
         add("vocab_size", .integer(model.vocabularyTable?.entries ?? 0))
     }
 

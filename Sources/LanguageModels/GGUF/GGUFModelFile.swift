@@ -24,6 +24,8 @@ final class GGUFModelFile: TensorFile {
         let name: String
         /// The tensor of a packed projection; `nil` for an unpacked tensor.
         var part: Part?
+        /// The tensors of all experts that are one in the model, in the order of its rows.
+        var experts: [String] = []
     }
 
     private enum Part: String, CaseIterable {
@@ -44,7 +46,20 @@ final class GGUFModelFile: TensorFile {
         for (name, entry) in file.entries where name != "rope_freqs.weight" {
             // A tensor unknown to the family keeps its name, so it is reported as unknown.
             let path = described.names.path(of: name) ?? name
-            if packed, path.hasPrefix("model.layers."), path.hasSuffix(".weight"), entry.shape.count == 2,
+            let experts = described.names.architecture.experts
+            if let match = experts?.path(of: name) {
+                guard entries[match.path] == nil, let entry = Self.joined(match.tensors, in: file) else { continue }
+                entries[match.path] = entry
+                sources[match.path] = Source(name: name, experts: match.tensors)
+                continue
+            }
+            if experts?.isRow(name) == true, entry.shape.count == 1 {
+                entries[path] = TensorEntry(dtype: entry.dtype, shape: [1] + entry.shape, byteCount: entry.byteCount)
+                sources[path] = Source(name: name)
+                continue
+            }
+            if packed, experts?.isRouter(name) != true, path.hasPrefix("model.layers."), path.hasSuffix(".weight"),
+                entry.shape.count == 2,
                 let type = file.type(of: name), type.plain == nil,
                 case let settings = GroupQuantization(bits: type.packedBits, groupSize: type.group),
                 settings.refusal(outputs: entry.shape[0], inputs: entry.shape[1]) == nil
@@ -68,6 +83,18 @@ final class GGUFModelFile: TensorFile {
         configuration = .object(fields)
     }
 
+    /// The entry of a model's tensor of all experts, whose rows are those of several of the file's; `nil` if one is missing or
+    /// has another shape, so that loading reports the model's tensor as missing.
+    private static func joined(_ tensors: [String], in file: GGUFFile) -> TensorEntry? {
+        let parts = tensors.compactMap { file.entries[$0] }
+        guard let first = parts.first, parts.count == tensors.count, first.shape.count == 3,
+            parts.allSatisfy({ $0.shape == first.shape })
+        else { return nil }
+        let shape = [first.shape[0], first.shape[1] * parts.count, first.shape[2]]
+        return TensorEntry(
+            dtype: .float32, shape: shape, byteCount: shape.reduce(1, *) * DType.float32.size)
+    }
+
     private static func shapes(_ type: GGUFType, outputs: Int, inputs: Int) -> [(Part, [Int], DType)] {
         let (groups, bits) = (inputs / type.group, type.packedBits)
         return [
@@ -83,11 +110,15 @@ final class GGUFModelFile: TensorFile {
             throw PEFTError("\(url.path) has no tensor '\(name)'", remedy: hint)
         }
         if let part = source.part { return try packed(source.name, part, entry, path: name) }
+        if !source.experts.isEmpty {
+            let parts = try source.experts.map { try file.tensor($0).to(.float32) }
+            return parts.count == 1 ? parts[0] : Tensor.concatenated(parts, axis: 1)
+        }
         let tensor = try file.tensor(source.name)
         if described.names.architecture.addsOneToNorms, name.hasSuffix("norm.weight") {
             return tensor.to(.float32) - 1
         }
-        return try described.names.own(tensor, at: name)
+        return try described.names.own(tensor, at: name).reshaped(entry.shape)
     }
 
     private func packed(_ name: String, _ part: Part, _ entry: TensorEntry, path: String) throws -> Tensor {

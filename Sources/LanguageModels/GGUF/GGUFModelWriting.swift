@@ -20,18 +20,39 @@ extension LanguageModel {
         try (self as? any GGUFWritable)?.describe(in: &description)
         var contents: [GGUFFile.Content] = []
         func add(_ path: String, _ shape: [Int], _ make: @escaping () -> Tensor) throws {
+            if let targets = names.architecture.experts?.tensors(of: path), shape.count == 3 {
+                let rows = shape[1] / targets.count
+                for (index, target) in targets.enumerated() {
+                    let own = [shape[0], rows, shape[2]]
+                    contents.append(
+                        .init(target, own, Self.storedType(of: path, own, type, outer: [])) {
+                            let tensor = make().detached().to(.cpu).to(.float32)
+                            return tensor.narrowed(axis: 1, index * rows..<(index + 1) * rows).contiguous()
+                        })
+                }
+                return
+            }
             guard let target = names.tensor(of: path) else {
                 throw PEFTError("a GGUF file can't store '\(path)'", remedy: "merge the adapter first")
             }
             let adds = names.architecture.addsOneToNorms && path.hasSuffix("norm.weight")
-            let stored = Self.storedType(of: path, shape, type, outer: [inputEmbedding, outputLayer])
+            let shape = names.architecture.experts?.isRow(target) == true ? Array(shape.dropFirst()) : shape
+            let isRouter = names.architecture.experts?.isRouter(target) == true
+            let stored =
+                isRouter ? .f32 : Self.storedType(of: path, shape, type, outer: [inputEmbedding, outputLayer])
             contents.append(
                 .init(target, shape, stored) {
-                    let tensor = try names.stored(make().detached().to(.cpu).to(.float32), at: path)
+                    let tensor = try names.stored(make().detached().to(.cpu).to(.float32), at: path).reshaped(shape)
                     return adds ? tensor + 1 : tensor
                 })
         }
-        let packed = storedAsTheyAre
+        let sites = namedModules().compactMap { path, module in (module as? ExpertLinear).map { (path, $0) } }
+        for (path, site) in sites {
+            let weight = site.weight
+            try add(path, [weight.experts, weight.outputs, weight.inputs]) { weight.dense(as: .float32) }
+        }
+        let packed = storedAsTheyAre.union(
+            sites.flatMap { $0.1.weight.parameters.map { ObjectIdentifier($0.parameter) } })
         for (path, parameter) in parameters() where !packed.contains(ObjectIdentifier(parameter)) {
             try add(path, parameter.tensor.shape) { parameter.tensor }
         }

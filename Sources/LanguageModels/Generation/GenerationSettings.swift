@@ -113,7 +113,8 @@ package struct GenerationSettings: Sendable, Equatable {
         suppressedFirstTokens = Set(file.suppressedFirstTokens ?? [])
         applied.count("begin_suppress_tokens", suppressedFirstTokens.count)
         forcedFirstToken = applied.choose("forced_bos_token_id", nil, file.forcedFirstToken)
-        forcedLastTokens = file.forcedLastTokens ?? []
+        let readsModel = source?.isModelConfiguration == true && !parameters.ignoresModelSettings
+        forcedLastTokens = readsModel ? defaults.forcedEndTokens : file.forcedLastTokens ?? []
         if !forcedLastTokens.isEmpty {
             applied.add("forced_eos_token_id", forcedLastTokens.map(String.init).joined(separator: "|"))
         }

@@ -6,21 +6,26 @@ import PEFTSupport
 package struct GenerationSource: Sendable {
     /// Name of the file, for messages.
     package let name: String
+    /// Whether it is `config.json`, as the folder has no `generation_config.json`.
+    let isModelConfiguration: Bool
     private let content: Result<JSON, PEFTError>
 
     init(name: String, _ json: JSON) {
-        self.name = name
+        (self.name, isModelConfiguration) = (name, name == Self.modelConfiguration)
         content = .success(json)
     }
+
+    private static let modelConfiguration = "config.json"
 
     /// - Parameter configuration: `config.json`.
     init(folder: URL, configuration: JSON) {
         let file = folder.appendingPathComponent("generation_config.json")
         guard FileManager.default.fileExists(atPath: file.path) else {
-            (name, content) = ("config.json", .success(configuration))
+            (name, isModelConfiguration) = (Self.modelConfiguration, true)
+            content = .success(configuration)
             return
         }
-        name = "generation_config.json"
+        (name, isModelConfiguration) = ("generation_config.json", false)
         do { content = .success(try JSON.read(file)) } catch let error as PEFTError {
             content = .failure(error)
         } catch {

@@ -18,11 +18,15 @@ package final class BART: Module, EncoderDecoder {
 
     private static let biasName = "final_logits_bias"
 
-    init(_ settings: BARTConfiguration) {
+    convenience init(_ settings: BARTConfiguration) {
+        self.init(settings, hasLogitsBias: settings.variant.hasLogitsBias)
+    }
+
+    init(_ settings: BARTConfiguration, hasLogitsBias: Bool) {
         self.settings = settings
         let embedding = Embedding(settings.vocabularySize, settings.modelSize)
         _bias =
-            settings.variant.hasLogitsBias
+            hasLogitsBias
             ? ParameterInfo(
                 wrappedValue: .empty([1, settings.vocabularySize], device: .meta), key: Self.biasName) : nil
         _embedding.wrappedValue = embedding

@@ -9,8 +9,12 @@ struct BARTVariant: Sendable {
     /// Whether the embedded input has a norm.
     var hasEmbeddingNorm: Bool
     var hasLogitsBias = true
+    /// Whether transformers has a classification head for the family.
+    var classifies = false
     /// Whether a training example's decoder input begins with its last target token.
     var startsWithLastToken = false
+    /// Whether the family has `forced_eos_token_id`, whose value is ``endToken`` if the key is missing.
+    var hasForcedEnd = true
     /// Values of missing keys.
     var vocabularySize = 50265
     var activation = "gelu"
@@ -45,6 +49,8 @@ struct BARTConfiguration: EncoderDecoderConfiguration {
     let dropout: Double
     let attentionDropout: Double
     let activationDropout: Double
+    /// Dropout probability of the classification head.
+    let classifierDropout: Double
     let activation: Activation
     /// Factor of the embeddings.
     let embeddingScale: Double
@@ -52,6 +58,7 @@ struct BARTConfiguration: EncoderDecoderConfiguration {
     let padToken: Int
     let endTokens: [Int]
     let startToken: Int
+    let forcedEndTokens: [Int]
     let json: JSON
 
     var startsWithLastToken: Bool { variant.startsWithLastToken }
@@ -82,6 +89,7 @@ struct BARTConfiguration: EncoderDecoderConfiguration {
         dropout = try read.probability("dropout", default: 0.1)
         attentionDropout = try read.probability("attention_dropout", default: variant.attentionDropout)
         activationDropout = try read.probability("activation_dropout", default: 0)
+        classifierDropout = try variant.classifies ? read.probability("classifier_dropout", default: 0) : 0
         activation = try read.activation("activation_function", default: variant.activation)
         let isScaled = try read.boolean("scale_embedding", default: variant.scalesEmbedding)
         embeddingScale = isScaled ? Double(size).squareRoot() : 1
@@ -90,6 +98,8 @@ struct BARTConfiguration: EncoderDecoderConfiguration {
         endTokens = try read.tokens("eos_token_id", default: [variant.endToken])
         startToken = try read.integer(
             "decoder_start_token_id", default: variant.startToken, in: 0...1_000_000_000)
+        let hasForcedEnd = variant.hasForcedEnd && json["forced_eos_token_id"] != .null
+        forcedEndTokens = hasForcedEnd ? try read.tokens("forced_eos_token_id", default: [variant.endToken]) : []
         // transformers counts the positions of such a decoder without its first token.
         guard variant.positions != .shifted || startToken != padToken else {
             throw PEFTError(
@@ -136,13 +146,15 @@ extension ModelFamily {
     }
 
     static let bart = bart(
-        "bart", BARTVariant(positions: .learned, normsFirst: false, hasEmbeddingNorm: true))
+        "bart", BARTVariant(positions: .learned, normsFirst: false, hasEmbeddingNorm: true, classifies: true))
 
     /// mBART and mBART-50: a BART with norms before the sublayers.
     static let mBART = bart(
         "mbart",
         BARTVariant(
-            positions: .learned, normsFirst: true, hasEmbeddingNorm: true, startsWithLastToken: true, startToken: 0))
+            positions: .learned, normsFirst: true, hasEmbeddingNorm: true, classifies: true,
+            startsWithLastToken: true,
+            startToken: 0))
 
     static let pegasus = bart(
         "pegasus",
@@ -152,7 +164,7 @@ extension ModelFamily {
     static let m2m100 = bart(
         "m2m_100",
         BARTVariant(
-            positions: .shifted, normsFirst: true, hasEmbeddingNorm: false, hasLogitsBias: false,
+            positions: .shifted, normsFirst: true, hasEmbeddingNorm: false, hasLogitsBias: false, hasForcedEnd: false,
             vocabularySize: 128_112, activation: "relu", attentionDropout: 0.1, layerDrop: 0.05,
             scalesEmbedding: true))
 }

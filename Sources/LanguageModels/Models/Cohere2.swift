@@ -121,5 +121,49 @@ extension ModelFamily {
         modules: .llama, tokenTypes: .none,
         // Hugging Face has no defaults for this family; these are Llama's.
         adapterTargets: .likeLlama(norms: ["input_layernorm", "norm"]),
-        gguf: .none)
+        gguf: .architecture(.cohere2))
+}
+
+extension Cohere2: GGUFWritable {
+    var ggufSizes: GGUFSizes {
+        GGUFSizes(
+            layers: settings.layers, hiddenSize: settings.hiddenSize, feedForwardSize: settings.feedForwardSize,
+            heads: settings.heads, keyHeads: settings.keyHeads, headSize: settings.headSize,
+            epsilon: settings.epsilon)
+    }
+
+    func describe(in description: inout GGUFDescription) throws {
+        guard settings.activation == .silu else { throw description.refusal("its activation isn't SiLU") }
+        guard settings.isTied else { throw description.refusal("the output layer isn't tied to the embedding") }
+        guard let window = settings.windows.compactMap({ $0 }).first,
+            settings.windows.indices.allSatisfy({
+                settings.windows[$0] == (($0 + 1).isMultiple(of: Self.period) ? nil : window)
+            })
+        else { throw description.refusal("sliding-window layers aren't all but every \(Self.period)th") }
+        description.addSizes(of: self, epsilonKey: GGUFArchitecture.cohere2.epsilon.file)
+        try description.addRotary(settings.rotary)
+        guard description.factors == nil else { throw description.refusal("its RoPE is scaled") }
+        description.add("attention.sliding_window", .integer(window))
+        description.add("logit_scale", .number(Float(settings.outputScale)))
+    }
+
+    /// llama.cpp's sliding windows are in all layers but every fourth.
+    static let period = 4
+}
+
+extension GGUFArchitecture {
+    static let cohere2 = GGUFArchitecture(
+        name: "cohere2", modelClass: "Cohere2ForCausalLM",
+        tensors: GGUFTensorNames(
+            outer: GGUFTensorNames.llama.outer.filter { $0.file != "output" },
+            inner: GGUFTensorNames.llama.inner.filter { $0.file != "ffn_norm" }, biases: []),
+        pairsNeighbors: false, addsOneToNorms: false, hasRotaryFactors: false,
+        epsilon: ("attention.layer_norm_epsilon", "layer_norm_eps")
+    ) { read, _ in
+        [
+            "hidden_act": "silu", "attention_bias": false, "logit_scale": .number(try read.number("logit_scale")),
+            "sliding_window": .integer(try read.count("attention.sliding_window")),
+            "sliding_window_pattern": .integer(Cohere2.period),
+        ]
+    }
 }

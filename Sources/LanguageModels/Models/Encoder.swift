@@ -58,7 +58,7 @@ extension EncoderModel {
         }
         return TrainingBatch(
             input: PackedSequences(rows.map(\.input) + candidates, device: device), decoder: nil,
-            targets: targets(rows, device: device), positions: positions,
+            targets: headTargets(rows, device: device), positions: positions,
             segments: segments.contains { $0 != 0 } ? segments : nil)
     }
 
@@ -71,7 +71,8 @@ extension EncoderModel {
         }
     }
 
-    private func targets(_ rows: [TrainingRow], device: Device) -> Tensor {
+    /// Classes, values or flags of the examples, as the head's loss reads them.
+    func headTargets(_ rows: [TrainingRow], device: Device) -> Tensor {
         switch head.task {
         case .regression:
             let numbers = rows.map { Float($0.score ?? Double($0.target.first ?? 0)) }
@@ -102,7 +103,9 @@ extension EncoderModel {
             // Mixed-adapter batches route the classification head too.
             let all = RowRouting.within(batch.input.offsets) { tokenScores(own) }
             return all.selecting(positions)
-        case .embeddings: return head.pooling(rows.withoutPrompts(states), offsets: batch.input.offsets)
+        case .embeddings:
+            return head.pooling(
+                rows.withoutPrompts(states), offsets: batch.input.offsets, denses: folderSettings.denses)
         default:
             let chosen =
                 areRows

@@ -28,6 +28,8 @@ protocol EncoderDecoderConfiguration: Sendable {
     var padToken: Int { get }
     var endTokens: [Int] { get }
     var startToken: Int { get }
+    /// See ``GenerationDefaults/forcedEndTokens``.
+    var forcedEndTokens: [Int] { get }
     /// Whether the decoder's input in training begins with the last target token, which names the language.
     var startsWithLastToken: Bool { get }
     var json: JSON { get }
@@ -42,7 +44,8 @@ extension EncoderDecoder {
     package var vocabularySize: Int { embedding.entries }
     package var generationDefaults: GenerationDefaults {
         GenerationDefaults(
-            startToken: settings.startToken, endTokens: Set(settings.endTokens), padToken: settings.padToken)
+            startToken: settings.startToken, endTokens: Set(settings.endTokens), padToken: settings.padToken,
+            forcedEndTokens: settings.forcedEndTokens)
     }
     package func virtualTokens(forRows rows: Int) -> [Int] {
         let read = encoder.input.prompts(forRows: rows).map { $0?.dim(0) ?? 0 }
@@ -78,7 +81,7 @@ extension EncoderDecoder {
     package func logits(_ batch: TrainingBatch) -> Tensor { scores(hidden(batch)) }
 
     /// The decoder's final hidden states, packed `[decoder tokens, modelSize]`.
-    private func hidden(_ batch: TrainingBatch) -> Tensor {
+    func hidden(_ batch: TrainingBatch) -> Tensor {
         let memory = encode(batch.input)
         guard let rows = batch.decoder.map(checked) else { return memory.states }
         let prompted = decoder.input(decoder.embed(rows.ids, offsets: rows.offsets), offsets: rows.offsets)

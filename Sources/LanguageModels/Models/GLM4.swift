@@ -1,3 +1,5 @@
+import PEFTSupport
+
 extension ModelFamily {
     /// GLM-4-0414 (GLM Team 2025): norms before and after each sublayer, a fused gate/up projection, and RoPE over the
     /// first half of each head, whose neighboring dimensions it rotates.
@@ -8,7 +10,28 @@ extension ModelFamily {
         adapterTargets: .likeLlama(norms: [
             "input_layernorm", "post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm", "norm",
         ]),
-        gguf: .none)
+        gguf: .architecture(.glm4))
+}
+
+extension GGUFArchitecture {
+    static let glm4 = GGUFArchitecture(
+        name: "glm4", modelClass: "Glm4ForCausalLM", tensors: .glm4, pairsNeighbors: false, addsOneToNorms: false,
+        hasRotaryFactors: false, rotatesParts: true
+    ) { read, _ in
+        ["hidden_act": "silu", "attention_bias": .bool(read.hasTensor("blk.0.attn_q.bias"))]
+    }
+}
+
+extension GGUFTensorNames {
+    static let glm4: GGUFTensorNames = {
+        let own: Set<String> = ["ffn_gate", "ffn_up", "ffn_norm"]
+        return GGUFTensorNames(
+            outer: llama.outer,
+            inner: llama.inner.filter { !own.contains($0.file) } + [
+                ("ffn_up", "mlp.gate_up_proj"), ("post_attention_norm", "post_self_attn_layernorm"),
+                ("ffn_norm", "post_attention_layernorm"), ("post_ffw_norm", "post_mlp_layernorm"),
+            ], biases: ["attn_q", "attn_k", "attn_v"])
+    }()
 }
 
 extension LlamaVariant {

@@ -6,7 +6,27 @@ extension ModelFamily {
         name: "granitemoe", constructor: .generator { try Llama(LlamaConfiguration($0, .graniteMoE, family: $1)) },
         modules: .experts(.granite), tokenTypes: .none,
         // Hugging Face has no defaults for this family; these are Llama's.
-        adapterTargets: .likeLlama(feedForward: []), gguf: .none)
+        adapterTargets: .likeLlama(feedForward: []), gguf: .architecture(.graniteMoE))
+}
+
+extension GGUFArchitecture {
+    static let graniteMoE: GGUFArchitecture = {
+        let experts = GGUFExperts(network: "block_sparse_moe", router: "router", normalizes: true)
+        return GGUFArchitecture(
+            name: "granitemoe", modelClass: "GraniteMoeForCausalLM", tensors: .experts(experts), pairsNeighbors: true,
+            addsOneToNorms: false, experts: experts, details: granite.details
+        ) { read, sizes in
+            guard read["expert_shared_feed_forward_length"]?.integer ?? 0 == 0 else {
+                throw PEFTError(
+                    "\(read.file.url.path) has a network beside the experts ('expert_shared_feed_forward_length'), which"
+                        + " is not supported",
+                    remedy: "use another model")
+            }
+            return try granite.configuration(read, sizes).merging(
+                experts.configuration(read, countKey: "num_local_experts")
+            ) { $1 }
+        }
+    }()
 }
 
 extension LlamaVariant {

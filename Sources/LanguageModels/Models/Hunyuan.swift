@@ -8,7 +8,25 @@ extension ModelFamily {
         modules: .llama, tokenTypes: .none,
         // Hugging Face has no defaults for this family; these are Llama's.
         adapterTargets: .likeLlama(),
-        gguf: .none)
+        gguf: .architecture(.hunyuan))
+}
+
+extension GGUFArchitecture {
+    static let hunyuan = GGUFArchitecture(
+        name: "hunyuan-dense", modelClass: "HunYuanDenseV1ForCausalLM", tensors: .hunyuan, pairsNeighbors: false,
+        addsOneToNorms: false, hasRotaryFactors: false
+    ) { _, _ in ["hidden_act": "silu", "attention_bias": false] }
+}
+
+extension GGUFTensorNames {
+    static let hunyuan: GGUFTensorNames = {
+        let own: Set<String> = ["attn_q_norm", "attn_k_norm"]
+        return GGUFTensorNames(
+            outer: llama.outer,
+            inner: llama.inner.filter { !own.contains($0.file) } + [
+                ("attn_q_norm", "self_attn.query_layernorm"), ("attn_k_norm", "self_attn.key_layernorm"),
+            ], biases: [])
+    }()
 }
 
 extension LlamaVariant {

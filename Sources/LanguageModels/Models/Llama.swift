@@ -227,9 +227,12 @@ extension Llama: GGUFWritable {
                 throw description.refusal("its activation isn't the squared ReLU")
             }
         }
-        description.addSizes(of: self)
+        description.addSizes(of: self, rotated: settings.rotary.settings.size)
         try description.addRotary(settings.rotary)
         guard let architecture = modelFamily.gguf.written else { return }
+        if let experts = settings.experts, let form = architecture.experts {
+            try form.describe(experts, in: &description)
+        }
         guard architecture.hasRotaryFactors || description.factors == nil else {
             throw description.refusal("its RoPE has the type '\(settings.rotary.settings.kind)'")
         }

@@ -9,7 +9,20 @@ extension ModelFamily {
             lora: .named(["q_proj", "v_proj"]), adaLoRA: .named(["q_proj", "v_proj"]),
             ia3: .named(["k_proj", "v_proj"]), ia3FeedForward: [],
             norms: ["input_layernorm", "post_attention_layernorm", "norm"]),
-        gguf: .none)
+        gguf: .architecture(.mixtral))
+}
+
+extension GGUFArchitecture {
+    /// llama.cpp's `llama` with experts.
+    static let mixtral: GGUFArchitecture = {
+        let experts = GGUFExperts(normalizes: true)
+        return GGUFArchitecture(
+            name: "llama", modelClass: "MixtralForCausalLM", tensors: .experts(experts, biases: []),
+            pairsNeighbors: true, addsOneToNorms: false, experts: experts
+        ) { read, _ in
+            try experts.configuration(read, countKey: "num_local_experts")
+        }
+    }()
 }
 
 extension LlamaVariant {

@@ -6,7 +6,26 @@ extension ModelFamily {
         name: "olmoe", constructor: .generator { try Llama(LlamaConfiguration($0, .olmoe, family: $1)) },
         modules: .experts(.qwen), tokenTypes: .none,
         // Hugging Face has no defaults for this family; these are Llama's.
-        adapterTargets: .likeLlama(feedForward: []), gguf: .none)
+        adapterTargets: .likeLlama(feedForward: []), gguf: .architecture(.olmoe))
+}
+
+extension GGUFArchitecture {
+    static let olmoe: GGUFArchitecture = {
+        let experts = GGUFExperts(normalizes: false)
+        return GGUFArchitecture(
+            name: "olmoe", modelClass: "OlmoeForCausalLM", tensors: .experts(experts, biases: []),
+            pairsNeighbors: false, addsOneToNorms: false, hasRotaryFactors: false, experts: experts,
+            details: { settings, description in
+                guard settings.details.clip == nil else {
+                    throw description.refusal("queries, keys and values are clipped ('clip_qkv')")
+                }
+            }
+        ) { read, _ in
+            try experts.configuration(read, countKey: "num_experts").merging([
+                "norm_topk_prob": false, "attention_bias": false, "clip_qkv": .null,
+            ]) { $1 }
+        }
+    }()
 }
 
 extension LlamaVariant {

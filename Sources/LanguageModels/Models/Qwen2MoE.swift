@@ -6,7 +6,27 @@ extension ModelFamily {
         name: "qwen2_moe", constructor: .generator { try Llama(LlamaConfiguration($0, .qwen2MoE, family: $1)) },
         modules: .experts(.qwen2), tokenTypes: .none,
         // Hugging Face has no defaults for this family; these are Llama's.
-        adapterTargets: .likeLlama(), gguf: .none)
+        adapterTargets: .likeLlama(), gguf: .architecture(.qwen2MoE))
+}
+
+extension GGUFArchitecture {
+    static let qwen2MoE: GGUFArchitecture = {
+        let experts = GGUFExperts(normalizes: false, hasSize: true, hasShared: true)
+        return GGUFArchitecture(
+            name: "qwen2moe", modelClass: "Qwen2MoeForCausalLM",
+            tensors: .experts(experts, biases: ["attn_q", "attn_k", "attn_v"]), pairsNeighbors: false,
+            addsOneToNorms: false, hasRotaryFactors: false, experts: experts
+        ) { read, sizes in
+            let used = try read.count("expert_used_count")
+            let size = try read.count("expert_feed_forward_length", default: max(1, sizes.feedForwardSize / used))
+            let shared = try read.count("expert_shared_feed_forward_length", default: sizes.feedForwardSize)
+            return try experts.configuration(read, countKey: "num_experts").merging([
+                "moe_intermediate_size": .integer(size), "shared_expert_intermediate_size": .integer(shared),
+                "norm_topk_prob": false, "decoder_sparse_step": 1, "mlp_only_layers": [],
+                "qkv_bias": .bool(read.hasTensor("blk.0.attn_q.bias")), "use_sliding_window": false,
+            ]) { $1 }
+        }
+    }()
 }
 
 extension LlamaVariant {

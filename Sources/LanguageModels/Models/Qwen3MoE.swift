@@ -6,7 +6,23 @@ extension ModelFamily {
         name: "qwen3_moe", constructor: .generator { try Llama(LlamaConfiguration($0, .qwen3MoE, family: $1)) },
         modules: .experts(.qwen), tokenTypes: .none,
         // Hugging Face has no defaults for this family; these are Llama's.
-        adapterTargets: .likeLlama(feedForward: []), gguf: .none)
+        adapterTargets: .likeLlama(feedForward: []), gguf: .architecture(.qwen3MoE))
+}
+
+extension GGUFArchitecture {
+    static let qwen3MoE: GGUFArchitecture = {
+        let experts = GGUFExperts(normalizes: true, hasSize: true)
+        return GGUFArchitecture(
+            name: "qwen3moe", modelClass: "Qwen3MoeForCausalLM", tensors: .experts(experts, biases: []),
+            pairsNeighbors: false, addsOneToNorms: false, hasRotaryFactors: false, experts: experts
+        ) { read, _ in
+            try experts.configuration(read, countKey: "num_experts").merging([
+                "moe_intermediate_size": .integer(try read.count("expert_feed_forward_length")),
+                "norm_topk_prob": true, "decoder_sparse_step": 1, "mlp_only_layers": [], "attention_bias": false,
+                "use_sliding_window": false,
+            ]) { $1 }
+        }
+    }()
 }
 
 extension LlamaVariant {

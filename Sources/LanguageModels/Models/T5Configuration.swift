@@ -30,6 +30,7 @@ package struct T5Configuration: EncoderDecoderConfiguration {
     package let endTokens: [Int]
     package let startToken: Int
     let startsWithLastToken = false
+    let forcedEndTokens: [Int] = []
     /// Whether each layer has a position bias of its own (UMT5), and not the first layer's.
     let hasBiasInEachLayer: Bool
     package let json: JSON

@@ -31,7 +31,7 @@ protocol FrozenMemory {
 extension Adapter {
     /// Memory of the parameters and of what is computed from them once they are frozen, in bytes.
     package var frozenBytes: Int {
-        let computed = attached.map { ($0.module as? any FrozenMemory)?.frozenBytes ?? 0 }
+        let computed = attached.map { ($0.adapter as? any FrozenMemory)?.frozenBytes ?? 0 }
         return storedTensors().values.reduce(0) { $0 + $1.byteCount } + computed.reduce(0, +)
     }
 }

@@ -93,6 +93,20 @@ package struct MergeDrift: Codable, Sendable, Equatable {
         return drifts
     }
 
+    /// Logits of a model with its active adapters, in fp32.
+    package static func logits(of model: any LanguageModel, on batches: [TrainingBatch]) throws -> [Tensor] {
+        try withTorchErrors {
+            withoutGradients { batches.map { batch in model.computing { model.logits(batch) }.to(.float32) } }
+        }
+    }
+
+    /// How far the logits of a stored model are from those of the original.
+    package static func between(_ before: [Tensor], _ after: [Tensor], name: String) throws -> MergeDrift {
+        let drift = try difference(before, after)
+        return MergeDrift(
+            dtype: name, largest: drift.largest, mean: drift.mean, agreement: drift.agreement, storing: drift.mean)
+    }
+
     private static func difference(_ before: [Tensor], _ after: [Tensor]) throws -> (
         largest: Double, mean: Double, agreement: Double
     ) {

@@ -64,6 +64,10 @@ private struct GGUFBlock {
         case .q4_K: q4(fifth: nil, nibbles: bytes + 16)
         case .q5_K: q4(fifth: bytes + 16, nibbles: bytes + 48)
         case .q6_K: q6()
+        case .iq4_nl:
+            scales[0] = half(0)
+            levels(bytes + 2, to: q)
+        case .iq4_xs: iq4()
         case .f32, .f16, .bf16: break
         }
     }
@@ -78,6 +82,28 @@ private struct GGUFBlock {
         for i in 0..<16 { (q[i], q[i + 16]) = (from[i] & 15, from[i] >> 4) }
         guard let fifth else { return }
         for i in 0..<32 { q[i] |= (fifth[i / 8] >> UInt8(i % 8) & 1) << 4 }
+    }
+
+    /// The levels of a four-bit code in IQ4, steps that grow with the distance from zero.
+    private static let levels: [Int8] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
+
+    /// 16 bytes whose low halves are the codes of the first 16 values; the integers are levels from 0 to 255.
+    private func levels(_ from: UnsafePointer<UInt8>, to q: UnsafeMutablePointer<UInt8>) {
+        func level(_ code: UInt8) -> UInt8 { UInt8(bitPattern: Self.levels[Int(code)]) &+ 128 }
+        for i in 0..<16 { (q[i], q[i + 16]) = (level(from[i] & 15), level(from[i] >> 4)) }
+    }
+
+    /// A half d; eight six-bit scales less 32, their high bits in two bytes and their low ones in four; the codes of eight
+    /// groups of 32 values.
+    private func iq4() {
+        let d = half(0)
+        let high = UInt16(bytes[2]) | UInt16(bytes[3]) << 8
+        for group in 0..<8 {
+            let low = bytes[4 + group / 2] >> UInt8(4 * (group % 2)) & 15
+            let scale = Int(low) | Int(high >> UInt16(2 * group) & 3) << 4
+            scales[group] = d * Float(scale - 32)
+            levels(bytes + 8 + 16 * group, to: q + 32 * group)
+        }
     }
 
     /// 16 bytes with a four-bit scale and a four-bit minimum each, 64 bytes of two-bit integers, halves d and m.

@@ -7,7 +7,7 @@ Only the named ones, if there are any.
 """
 import sys
 
-from transformers import (AlbertConfig, DebertaV2Config, ElectraConfig, Gemma3TextConfig, ModernBertConfig, MPNetConfig,
+from transformers import (AlbertConfig, BartConfig, DebertaV2Config, ElectraConfig, Gemma3TextConfig, MBartConfig, ModernBertConfig, MPNetConfig,
                           NomicBertConfig, Qwen3Config, XLMRobertaXLConfig)
 
 from make_head_fixtures import SMALL, main
@@ -45,6 +45,10 @@ MODELS["qwen3-embedding"] = Qwen3Config(**DECODER, head_dim=6)
 MODELS["gemma3-embedding"] = Gemma3TextConfig(**DECODER, head_dim=8, query_pre_attn_scalar=12, sliding_window=7,
                                               use_bidirectional_attention=True, layer_types=[
                                                   "sliding_attention", "full_attention"])
+STACKS = dict(vocab_size=48, d_model=16, encoder_layers=1, decoder_layers=2, encoder_attention_heads=4,
+              decoder_attention_heads=2, encoder_ffn_dim=20, decoder_ffn_dim=24, max_position_embeddings=40, dropout=0.0)
+MODELS["bart"] = BartConfig(**STACKS)
+MODELS["mbart"] = MBartConfig(**STACKS, scale_embedding=True)
 # One task per kind of head.
 TASKS = ["classification", "token-classification", "embeddings"]
 PAIRS = ["electra", "albert", "nomic_bert", "deberta-v2-convolution"]

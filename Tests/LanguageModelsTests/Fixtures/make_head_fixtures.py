@@ -38,12 +38,15 @@ PROBLEMS = {"classification": "single_label_classification", "multi-label": "mul
             "regression": "regression"}
 
 
-def data(family, task, has_pairs):
+def data(family, task, has_pairs, ending=()):
+    """`ending`: the tokens that all texts end with, and no text has elsewhere."""
     generator = torch.Generator().manual_seed(11)
     ids = lambda n: torch.randint(2, 48, (n,), generator=generator).tolist()
     rows = []
     for number, length in enumerate([13, 6, 20]):
         row = dict(input=ids(length))
+        if ending:
+            row["input"] = [i for i in row["input"] if i not in ending] + list(ending)
         if has_pairs and task in PROBLEMS:  # a pair of texts
             row["segments"] = [0] * (length // 2) + [1] * (length - length // 2)
         if task == "classification":
@@ -133,7 +136,7 @@ def main(families=FAMILIES, pairs=("bert",), embedders={}, only=None):
         folder = HERE / family
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        tasks = list(PROBLEMS) + ([] if family in CAUSAL else ["token-classification", "embeddings", "similarity"])
+        tasks = list(PROBLEMS) + ([] if family in CAUSAL or config.is_encoder_decoder else ["token-classification", "embeddings", "similarity"])
         pooling = embedders.get(family, "mean")
         if family in embedders:
             tasks = ["embeddings", "similarity"]
@@ -149,6 +152,7 @@ def main(families=FAMILIES, pairs=("bert",), embedders={}, only=None):
             prefix = getattr(model, "base_model_prefix", "")
             # The encoder is the same for all tasks, a head's tensors have its task's values.
             for name, value in model.state_dict().items():
+                if config.is_encoder_decoder and "embed_tokens" in name: continue  # the shared table
                 full = name if task not in ("embeddings", "similarity") else f"{prefix}.{name}"
                 key = full if full.startswith(prefix + ".") else f"{task}:{full}"
                 if key not in state:
@@ -158,7 +162,8 @@ def main(families=FAMILIES, pairs=("bert",), embedders={}, only=None):
                     state[key] = noise + (1 if norm and name.endswith("weight") else 0)
                 if value.is_floating_point():
                     value.copy_(state[key])
-            rows = data(family, task, family in pairs)
+            language = [5] if family == "mbart" else []
+            rows = data(family, task, family in pairs, [config.eos_token_id, *language] if config.is_encoder_decoder else ())
             pad = config.pad_token_id or 0
             loss, outputs = run(model, task, rows, pad, pooling)
             loss.backward()
