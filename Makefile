@@ -5,7 +5,8 @@ IMPORTS := --explicit-target-dependency-import-check error
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup duckdb build server test test-server demo bench bench-check format lint test-scripts clean need-swift need-python
+.PHONY: help setup duckdb build server install uninstall deb docs test test-server demo bench bench-check format lint test-scripts clean \
+	need-swift need-python
 
 SOURCES := Package.swift Sources Tests Benchmarks Examples
 
@@ -26,6 +27,22 @@ server: export PEFT_SERVER = 1
 server: setup ## Build .build/release/peft and peft-server, which peft serve runs
 	swift build -c release --product peft $(IMPORTS) $(SWIFT_FLAGS)
 	swift build -c release --product peft-server $(IMPORTS) $(SWIFT_FLAGS)
+
+PREFIX ?= /usr/local
+
+# Installs what is built, so that nothing is built as another user.
+install: need-python ## Install what make build (or make server) built, with its libraries, below PREFIX (DESTDIR for packages)
+	python3 Scripts/install.py --prefix '$(PREFIX)' --destdir '$(DESTDIR)' --program .build/release/peft
+
+uninstall: need-python ## Remove what make install installed
+	python3 Scripts/install.py --prefix '$(PREFIX)' --destdir '$(DESTDIR)' --uninstall
+
+deb: build ## Build a Debian package with libtorch inside
+	python3 Scripts/make_deb.py --program .build/release/peft
+
+docs: build ## Write the generated tables of the pages, and the libraries' reference into .build/swift-peft.doccarchive
+	python3 Scripts/update_docs.py
+	python3 Scripts/docc.py
 
 # Tests run several processes at once: let OpenMP threads that wait at a barrier sleep soon.
 test: export GOMP_SPINCOUNT ?= 1000

@@ -4,7 +4,7 @@
 Usage: Scripts/check_dependency.py [--configuration release]
 
 The manifest, the commands and the program are those of the page; the program also has README's example, that of
-docs/serving.md and the method that CONTRIBUTING adds, so that the public interface suffices for all that the pages show. (The programs in Examples/
+docs/serving.md, the tutorials' and the method that CONTRIBUTING adds, so that the public interface suffices for all that the pages show. (The programs in Examples/
 are in the package and see what is `package`.) The repository is a clone of this checkout's HEAD with a tag, and the
 program also uses a package whose modules are named as those of swift-transformers and its dependencies. Takes as long
 as a whole build. Exit status 1 if a command fails or the program prints no loss.
@@ -85,6 +85,8 @@ print("trained gates: \\(gates.trainableCount)")
         "OutputGate.swift": method,
         "Readme.swift": as_function(readme, "readme"),
         "Serving.swift": as_function(blocks("docs/serving.md")[0], "serving", "async throws"),
+        "Served.swift": as_function(blocks("docs/SwiftPEFT.docc/FromDataToServedAdapter.md")[0], "served"),
+        "Ideas.swift": as_function(blocks("docs/SwiftPEFT.docc/IdeasOfPEFT.md")[0], "ideas"),
     }
 
 

@@ -9,6 +9,15 @@ make build SWIFT_FLAGS='-Xswiftc -warnings-as-errors -Xcxx -Wall -Xcxx -Wextra -
 make demo
 make test-server SWIFT_FLAGS='-Xswiftc -warnings-as-errors'
 python3 Scripts/check_records.py
+# The documentation's commands, formulas and tutorials; the reference; the Debian package.
+python3 Scripts/check_docs.py --program .build/release/peft
+python3 Scripts/docc.py
+if command -v dpkg-deb > /dev/null; then python3 Scripts/make_deb.py --program .build/release/peft; fi
+if command -v debootstrap > /dev/null && [[ $(id -u) == 0 ]]; then
+    Scripts/check_deb.sh .build/swift-peft_*.deb
+else
+    echo "debootstrap is not installed, or this is not root: the package was not tried"
+fi
 PEFT_BENCHMARKS=1 swift build -c release
 if command -v valgrind > /dev/null; then make bench-check; else echo "valgrind is not installed: instruction counts not compared"; fi
 Scripts/check_dependency.py

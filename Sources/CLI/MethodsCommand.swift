@@ -34,7 +34,7 @@ struct MethodsCommand: ParsableCommand {
             "Only methods that fit this model folder, Hugging Face Hub name or config.json, with their parameters.",
             valueName: "model"))
     var model: String?
-    @Flag(help: "Print the table of methods and abilities as Markdown.") var markdown = false
+    @Flag(help: "Print the table of methods and abilities, or the facts about one, as Markdown.") var markdown = false
     @Flag(help: "Print the result as JSON.") var json = false
 
     private var isFiltered: Bool { mergeable || quantized || mixedBatch || huggingFace || maxParameters != nil }
@@ -42,7 +42,8 @@ struct MethodsCommand: ParsableCommand {
     func run() throws {
         let name = words.first.flatMap { word in PEFTMethods.all.first { $0.name == word.lowercased() } }
         if words.count == 1, !isFiltered, model == nil, let method = name {
-            return print(json ? JSON.array([Self.json(method)]).text() : Self.options(method))
+            if markdown { return print(MethodFacts(method).markdown) }
+            return print(json ? JSON.array([MethodFacts(method).json]).text() : Self.options(method))
         }
         let limit = try maxParameters.map(Self.limit)
         let found = try search()

@@ -79,9 +79,14 @@ public struct ComparisonPlan: Sendable {
     /// - Parameters:
     ///   - methods: the methods, in the order of the report.
     ///   - seeds: runs per method.
+    ///   - training: settings of each run; a method's own learning rate takes precedence.
+    ///   - generation: settings of the texts that are scored.
+    ///   - maxInputTokens: maximum number of tokens of a prompt.
+    ///   - evaluationBatchSize: prompts per batch in evaluation.
     ///   - trialShare: length of a trial of the learning-rate search, as a share of a run.
     ///   - sampleRows: test examples whose outputs the report shows.
     ///   - retain: a text file whose loss is measured before and after training.
+    ///   - device: where the model is trained.
     public init(
         methods: [Method], seeds: Int = 1, training: TrainingConfiguration = .init(),
         generation: GenerateParameters = .init(), maxInputTokens: Int = 512, evaluationBatchSize: Int = 16,

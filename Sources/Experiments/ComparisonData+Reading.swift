@@ -16,6 +16,11 @@ public struct RowsFile: Sendable {
 extension ComparisonData {
     /// Reads the data of a comparison, as chats under the same conditions as ``TrainingData``.
     /// - Parameters:
+    ///   - settings: templates, format and task.
+    ///   - folder: the model.
+    ///   - training: the training data; none if only the base model is measured.
+    ///   - validation: the validation data.
+    ///   - test: the test data.
     ///   - split: the part of the training data that is held out, in place of `validation`.
     ///   - multiReference: whether test examples with the same prompt are one example with several references.
     ///   - baselines: baselines whose fields are read.

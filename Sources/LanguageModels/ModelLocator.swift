@@ -29,7 +29,9 @@ public enum ModelLocator {
     }
 
     /// Finds the folder of an adapter by its path or Hub name.
-    /// - Parameter downloads: whether files that aren't in the cache shared with Python tools are downloaded.
+    /// - Parameters:
+    ///   - name: a path or a Hub name.
+    ///   - downloads: whether files that aren't in the cache shared with Python tools are downloaded.
     /// - Throws: ``PEFTError`` if a Hub name is not in the cache and can't be downloaded. A missing path is an error
     ///   where the folder is read.
     public static func adapter(_ name: String, downloads: Bool = false) throws -> URL {

@@ -48,7 +48,9 @@ public final class AdapterServer: Sendable {
     private init(_ engine: Engine) { self.engine = engine }
 
     /// Loads a base model and starts its thread.
-    /// - Parameter model: a folder in Hugging Face's layout with a tokenizer, or a GGUF file.
+    /// - Parameters:
+    ///   - model: a folder in Hugging Face's layout with a tokenizer, or a GGUF file.
+    ///   - limits: sizes of batches, queue and memory.
     /// - Throws: ``PEFTError`` if the model can't be loaded or doesn't generate text.
     public static func start(_ model: URL, limits: Limits = Limits()) async throws -> AdapterServer {
         var settings = EngineSettings()
@@ -75,7 +77,10 @@ public final class AdapterServer: Sendable {
     public var adapters: [String] { engine.adapters.map(\.name) }
 
     /// Loads an adapter of any method.
-    /// - Parameter replaces: whether it may take the place of an adapter with this name; running answers continue with the old one.
+    /// - Parameters:
+    ///   - name: the adapter's name.
+    ///   - folder: the adapter's folder.
+    ///   - replaces: whether it may take the place of an adapter with this name; running answers continue with the old one.
     /// - Throws: ``PEFTError`` if the name is taken, or the adapter doesn't fit the model or the memory.
     public func load(_ name: String, from folder: URL, replaces: Bool = false) async throws {
         try await Self.converting { try await engine.loadAdapter(name, from: folder, replaces: replaces) }

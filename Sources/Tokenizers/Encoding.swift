@@ -47,6 +47,8 @@ public enum Truncation: Sendable {
 extension Tokenizer {
     /// The tokens of one text, or of two that belong together such as a premise and a hypothesis.
     /// - Parameters:
+    ///   - text: the text, or the first of two.
+    ///   - pair: the second text.
     ///   - maxTokens: the largest number of tokens, special ones included. Special tokens are always there, and a text
     ///     doesn't lose more tokens than it has, so a limit below that is passed over.
     ///   - truncation: which of two texts gets shorter.
@@ -65,7 +67,9 @@ extension Tokenizer {
     /// Every word is encoded on its own, as Python's transformers does with `is_split_into_words=True`.
     /// ``Encoding/wordIndices`` are what it calls `word_ids()`.
     /// - Parameters:
+    ///   - words: the words, in order.
     ///   - maxTokens: the largest number of tokens, special ones included.
+    ///   - addSpecialTokens: whether to add what the model expects around a text.
     ///   - withOffsets: whether to tell where each token lies in its word.
     public func encode(
         words: [String], maxTokens: Int? = nil, addSpecialTokens: Bool = true, withOffsets: Bool = false

@@ -30,7 +30,9 @@ public struct Tokenizer: Sendable {
     var cleansSpaces = false
 
     /// The ids of `text`.
-    /// - Parameter addSpecialTokens: whether to add the special tokens that the model expects, such as T5's `</s>`.
+    /// - Parameters:
+    ///   - text: the text.
+    ///   - addSpecialTokens: whether to add the special tokens that the model expects, such as T5's `</s>`.
     public func encode(text: String, addSpecialTokens: Bool = true) -> [Int] {
         let ids = ids(of: text)
         guard addSpecialTokens, let postProcessor, !postProcessor.isPlain else { return ids }
@@ -46,7 +48,9 @@ public struct Tokenizer: Sendable {
     }
 
     /// Decodes `tokens` to text. Ids that are not in the vocabulary are skipped.
-    /// - Parameter skipSpecialTokens: whether to skip tokens such as `</s>`.
+    /// - Parameters:
+    ///   - tokens: token ids.
+    ///   - skipSpecialTokens: whether to skip tokens such as `</s>`.
     public func decode(tokens: [Int], skipSpecialTokens: Bool = true) -> String {
         let pieces = tokens.compactMap { piece(for: $0, skipSpecialTokens: skipSpecialTokens) }
         // Without a decoder the reference puts spaces between the pieces.

@@ -37,7 +37,9 @@ public struct ParameterInfo {
     /// The parameter itself, which ``Module/parameters()`` lists.
     public let parameter: Parameter
 
-    /// - Parameter key: the name in files, if it differs from the property's.
+    /// - Parameters:
+    ///   - wrappedValue: the initial values.
+    ///   - key: the name in files, if it differs from the property's.
     public init(wrappedValue: Tensor, key: String? = nil) {
         self.key = key
         parameter = Parameter(wrappedValue)
@@ -60,7 +62,9 @@ public struct ModuleInfo<Value> {
     /// A module that the initializer sets later.
     public init(key: String? = nil) { self.key = key }
 
-    /// - Parameter key: the name in files, if it differs from the property's.
+    /// - Parameters:
+    ///   - wrappedValue: the module.
+    ///   - key: the name in files, if it differs from the property's.
     public init(wrappedValue: Value, key: String? = nil) {
         self.key = key
         value = wrappedValue

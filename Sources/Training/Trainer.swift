@@ -100,7 +100,10 @@ public final class Trainer {
     private var stopsTogether = false
 
     /// - Parameters:
-    ///   - training: at least one example; `validation` may be empty.
+    ///   - adapter: what is trained.
+    ///   - training: at least one example.
+    ///   - validation: examples whose loss selects the best parameters; may be empty.
+    ///   - configuration: settings of the run.
     ///   - checkpointFolder: folder for crash-safe checkpoints and the best parameters.
     /// - Throws: ``PEFTError`` for invalid settings, or examples too long for the model.
     public convenience init(
@@ -191,8 +194,8 @@ public final class Trainer {
     /// repeats the rest when it is resumed.
     ///
     /// - Parameters:
-    ///   - onEvent: called on this thread; returning `false` stops after writing a checkpoint.
-    ///   - isStopping: polled between micro-batches, so that a stop need not wait for a long step or validation.
+    ///   - report: called on this thread; returning `false` stops after writing a checkpoint.
+    ///   - isAskedToStop: polled between micro-batches, so that a stop need not wait for a long step or validation.
     /// - Throws: ``TrainingInterrupted`` if it was stopped, ``TrainingDiverged`` for a NaN or infinite loss or gradient,
     ///   ``PEFTError``.
     @discardableResult

@@ -19,6 +19,30 @@ import Testing
         #expect(page.contains("\n\n" + table + "\n\n"), "docs/methods.md lacks the table:\n\(table)")
     }
 
+    /// `Scripts/update_docs.py` writes the facts between the marks.
+    @Test func everyMethodHasAPageWithItsFacts() throws {
+        let folder = Checkout.root.appendingPathComponent("docs/methods")
+        for traits in Self.traits {
+            let page = try String(
+                contentsOf: folder.appendingPathComponent("\(traits.method.name).md"), encoding: .utf8)
+            let parts = page.components(separatedBy: "\n<!-- facts -->\n\n")
+            #expect(
+                parts.count == 2 && parts[1] == MethodFacts(traits).markdown + "\n",
+                "docs/methods/\(traits.method.name).md is out of date: run Scripts/update_docs.py")
+        }
+        let pages = try FileManager.default.contentsOfDirectory(atPath: folder.path).filter { $0.hasSuffix(".md") }
+        #expect(Set(pages) == Set(Self.traits.map { $0.method.name + ".md" }))
+    }
+
+    /// The JSON form has what the cost formulas of the pages are checked with.
+    @Test func factsHaveTheShapesOfOneSite() throws {
+        let facts = MethodFacts(LoRA.self).json
+        #expect(facts["example"]?["path"] == "model.layers.0.self_attn.v_proj")
+        let shapes = facts["example"]?["tensors"]?.array?.map { $0["shape"] }
+        #expect(shapes == [[8, 2048], [512, 8]])
+        #expect(facts["options"]?.array?.first?["key"] == "r")
+    }
+
     @Test func familiesFollowFromSites() throws {
         for (name, family) in [
             ("lora", MethodFamily.lora), ("dora", .lora), ("ia3", .weights), ("prompt", .prompts),

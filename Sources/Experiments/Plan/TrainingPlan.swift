@@ -101,7 +101,12 @@ public struct TrainingPlan: Sendable {
     package static let noteworthyTimes = 12.0
     package var isNoteworthy: Bool { timesWeights > Self.noteworthyTimes }
 
-    /// - Parameter baseline: bytes of the process without a model.
+    /// - Parameters:
+    ///   - choice: the method with its options.
+    ///   - base: the model, without weights.
+    ///   - batch: the lengths of a micro-batch.
+    ///   - configuration: settings of the run.
+    ///   - baseline: bytes of the process without a model.
     /// - Throws: ``PEFTError`` if the method doesn't fit the model.
     public init(
         _ choice: MethodChoice, on base: PlannedBase, batch: PlannedBatch, configuration: TrainingConfiguration,

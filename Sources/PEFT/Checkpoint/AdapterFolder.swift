@@ -222,6 +222,7 @@ public struct AdapterFolder {
     /// Attaches the adapter to a model.
     ///
     /// - Parameters:
+    ///   - model: the base model.
     ///   - name: the adapter's name.
     ///   - isTrainable: whether to continue training; by default the adapter is for inference only.
     /// - Throws: ``PEFTError`` if a tensor is unknown, missing, misshapen or not finite; the model is then unchanged.
@@ -262,6 +263,7 @@ extension Adapter {
     /// Writes the adapter folder atomically.
     ///
     /// - Parameters:
+    ///   - folder: the folder to write.
     ///   - base: value of `base_model_name_or_path`.
     ///   - taskType: Hugging Face's task name, such as `SEQ_2_SEQ_LM`; by default derived from the model's task.
     ///   - replacing: whether an existing folder is replaced; otherwise it is an error.

@@ -96,6 +96,7 @@ public final class Adapter {
     ///
     /// - Parameters:
     ///   - choice: the method with its configuration.
+    ///   - model: the base model.
     ///   - name: the adapter's name, `default` as in Hugging Face PEFT.
     ///   - seed: seed of the initial values.
     ///   - tokenizer: tokenizer for prompts initialized from a text.

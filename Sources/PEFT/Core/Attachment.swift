@@ -32,6 +32,7 @@ public struct TensorSpec: Sendable, Equatable {
     ///   - fileShape: the shape in the file, if it differs.
     ///   - copies: full names of copies in a file, for modules that share the tensor.
     ///   - transposedCopies: full names of transposed copies.
+    ///   - isIndex: whether it contains integers, such as positions.
     public init(
         _ key: String, _ shape: [Int], isTrained: Bool = true, isStored: Bool = true, fileShape: [Int]? = nil,
         copies: [String] = [], transposedCopies: [String] = [], isIndex: Bool = false
@@ -145,6 +146,7 @@ public struct Attachment {
     /// Trains one of the model's own tensors.
     ///
     /// - Parameters:
+    ///   - path: the tensor's path in the model.
     ///   - shape: the tensor's shape, for counting and checking.
     ///   - key: its name in the adapter file; by default `base_model.model.` and its path.
     ///   - keepsBase: whether a copy is trained and the original values are restored when the adapter is detached.

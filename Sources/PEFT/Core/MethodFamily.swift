@@ -41,6 +41,8 @@ package struct MethodTraits {
     /// Trained parameters with the default options.
     package let parameters: Int
     package let total: Int
+    /// The model's family and the tensors of one site; `nil` if the method fits no reference model.
+    let example: MethodExample?
     /// Whether it trains over a base in NF4.
     package let isForQuantized: Bool
     /// Whether its adapters share a batch with others.
@@ -74,7 +76,7 @@ package struct MethodTraits {
         let summary = PlanSummary(plan, outline: shape)
         self.init(
             method: method, family: MethodFamily(method, plan), parameters: summary.trainable, total: summary.total,
-            isForQuantized: try Self.isForQuantized(choice, on: outline()),
+            example: MethodExample(plan, of: shape), isForQuantized: try Self.isForQuantized(choice, on: outline()),
             isForMixedBatches: Self.isForMixedBatches(choice, on: try outline()))
     }
 
@@ -94,16 +96,17 @@ package struct MethodTraits {
         return methods.map { method in
             models.lazy.compactMap { try? MethodTraits(method, shape: $0.shape, on: $0.small) }.first
                 ?? MethodTraits(
-                    method: method, family: .tensors, parameters: 0, total: 1, isForQuantized: false,
+                    method: method, family: .tensors, parameters: 0, total: 1, example: nil, isForQuantized: false,
                     isForMixedBatches: false)
         }
     }
 
     private init(
-        method: any PEFTMethod.Type, family: MethodFamily, parameters: Int, total: Int, isForQuantized: Bool,
-        isForMixedBatches: Bool
+        method: any PEFTMethod.Type, family: MethodFamily, parameters: Int, total: Int,
+        example: MethodExample?, isForQuantized: Bool, isForMixedBatches: Bool
     ) {
         (self.method, self.family, self.parameters, self.total) = (method, family, parameters, total)
+        self.example = example
         (self.isForQuantized, self.isForMixedBatches) = (isForQuantized, isForMixedBatches)
     }
 
@@ -157,7 +160,9 @@ package struct MethodTraits {
             guard !own.isEmpty else { continue }
             lines.append("| **\(family.rawValue)** | | | | |")
             lines += own.map {
-                "| `\($0.method.name)` | \($0.file) | \(mark($0.isMergeable)) | \(mark($0.isForQuantized)) | \(mark($0.isForMixedBatches)) |"
+                let name = $0.method.name
+                return
+                    "| [`\(name)`](methods/\(name).md) | \($0.file) | \(mark($0.isMergeable)) | \(mark($0.isForQuantized)) | \(mark($0.isForMixedBatches)) |"
             }
         }
         return lines.joined(separator: "\n")

@@ -79,6 +79,9 @@ public struct MixedBatch {
     /// otherwise.
     ///
     /// - Parameters:
+    ///   - prompts: token ids of each prompt.
+    ///   - adapters: the name of each prompt's adapter; `nil` is the base model.
+    ///   - parameters: settings of the generation.
     ///   - batchSize: maximum number of prompts in a batch.
     ///   - onProgress: called with the number of finished prompts.
     ///   - onLastPosition: called with the index of a prompt whose text ends because the model has no further
@@ -237,7 +240,9 @@ public struct AdapterEnsemble {
     private let batch: MixedBatch
     private let members: [String]
 
-    /// - Parameter members: names of the set's adapters; all if `nil`.
+    /// - Parameters:
+    ///   - set: the adapters over one model.
+    ///   - members: names of the set's adapters; all if `nil`.
     /// - Throws: ``PEFTError`` for unknown names and adapters that can't share a batch.
     public init(_ set: AdapterSet, members: [String]? = nil) throws {
         batch = MixedBatch(set)

@@ -23,6 +23,7 @@ public struct ChatTemplate: Sendable {
     /// `chat_template.json`.
     ///
     /// - Parameters:
+    ///   - folder: the tokenizer's folder.
     ///   - choice: a template file, or the name of one of the tokenizer's templates, in place of the default one.
     ///   - source: the text of a template, which takes precedence.
     /// - Throws: ``PEFTError`` if there is no template, or it is invalid.

@@ -37,7 +37,9 @@ public enum PreparedExamples {
     }
 
     /// Evaluates a model on the examples.
-    /// - Parameter onProgress: called with the number of finished examples.
+    /// - Parameters:
+    ///   - evaluator: the model with its tokenizer and the settings of generation.
+    ///   - onProgress: called with the number of finished examples.
     public func evaluate(with evaluator: Evaluator, onProgress: (Int) -> Void = { _ in }) throws -> EvaluationResult {
         switch self {
         case .texts(let examples, let encoder):

@@ -44,6 +44,8 @@ public struct TrainingData {
     ///   - validation: the name of a validation source.
     ///   - split: the part of the data that is held out for validation, in place of a validation source.
     ///   - limit: maximum number of rows for training, and for validation.
+    ///   - folder: the model.
+    ///   - settings: templates, format and task; what they leave out follows from the model and the first row.
     ///   - virtualTokens: the number of virtual tokens that the method prepends to each example.
     ///   - adapter: an adapter whose training continues; it may have its own vocabulary.
     ///   - record: the settings that this adapter was trained with, which are the defaults.
@@ -78,6 +80,7 @@ public struct TrainingData {
     /// Reads further data in the same format, such as a test set.
     /// - Parameters:
     ///   - data: names of data sources (``DataSource/all(_:)``).
+    ///   - limit: maximum number of rows.
     ///   - model: the trained model.
     /// - Throws: ``PEFTError`` for the first invalid row.
     public func examples(_ data: [String], limit: Int? = nil, for model: any LanguageModel) throws -> PreparedExamples
