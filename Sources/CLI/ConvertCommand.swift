@@ -10,7 +10,7 @@ import Training
 struct ConvertCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "convert",
-        abstract: "Convert adapters of other tools to the Hugging Face PEFT format, or to MLX or GGUF.",
+        abstract: "Convert adapters of other tools to the Hugging Face PEFT format, or to AdapterHub's, MLX or GGUF.",
         discussion: """
             peft convert old-adapter --output new-adapter
             peft convert my-adapter --to gguf --output my-adapter.gguf
@@ -19,13 +19,13 @@ struct ConvertCommand: ParsableCommand {
 
             peft convert mlx-adapter --model my-model --output my-adapter
             peft convert my-adapter --to mlx --output mlx-adapter
+            peft convert my-adapter --to adapterhub --output hub-adapter
             peft convert prompt.npy --model google/t5-small-lm-adapt --output my-prompt
 
             Reads Hugging Face adapters of older versions, with pickled or sharded weights, with the prefixes of
             torch.compile, FSDP and DistributedDataParallel, or in a trainer's checkpoints (the latest one); state
-            dictionaries of loralib (.pt, .bin, .safetensors); LoRA, (IA)³, Houlsby and parallel adapters of AdapterHub;
-            soft prompts as arrays (.npy); and adapters of mlx-lm and GGUF adapters of llama.cpp, both of which it also
-            writes. With --model the result is checked against the base model.
+            dictionaries of loralib (.pt, .bin, .safetensors); soft prompts as arrays (.npy); and adapters of AdapterHub
+            (LoRA, (IA)³, bottlenecks, prefixes), of mlx-lm and of llama.cpp (GGUF), all of which it also writes. With --model the result is checked against the base model.
             Pickle files are read without executing code; those that contain code are rejected.
             """)
 
@@ -37,7 +37,10 @@ struct ConvertCommand: ParsableCommand {
         help: ArgumentHelp(
             "Adapted parts of fused projections in a loralib file, such as true,false,true.", valueName: "list"))
     var enableLora: String?
-    @Option(help: "Output format: peft (Hugging Face layout), mlx, or for llama.cpp gguf, gguf-f16 or gguf-bf16.")
+    @Option(
+        help:
+            "Output format: peft (Hugging Face layout), adapterhub, mlx, or for llama.cpp gguf, gguf-f16 or gguf-bf16."
+    )
     var to =
         "peft"
     @Option(
@@ -52,8 +55,10 @@ struct ConvertCommand: ParsableCommand {
         let target = try GGUFTarget.output(output, as: type)
         if let type { return try writeGGUF(url, target, type) }
         if to.lowercased() == "mlx" { return try writeMLX(url, target) }
+        if to.lowercased() == "adapterhub" { return try writeAdapterHub(url, target) }
         guard to.lowercased() == "peft" else {
-            throw UsageError("unknown --to '\(to)'", remedy: "use one of peft, mlx, gguf, gguf-f16, gguf-bf16")
+            throw UsageError(
+                "unknown --to '\(to)'", remedy: "use one of peft, adapterhub, mlx, gguf, gguf-f16, gguf-bf16")
         }
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: url.path, isDirectory: &isFolder) else {
@@ -151,6 +156,26 @@ struct ConvertCommand: ParsableCommand {
             try SafetensorsFile.write(
                 tensors, metadata: ["format": "mlx"], to: folder.appendingPathComponent("adapters.safetensors"))
             for file in try Tokenizer.files(in: url) { try file.write(into: folder) }
+        }
+        report(folder, tensors: tensors.count)
+    }
+
+    private func writeAdapterHub(_ url: URL, _ target: URL) throws {
+        let folder = try AdapterFolder(url)
+        let base = AdapterBase(folder.configuration, of: url)
+        let name = target.lastPathComponent.replacing(".", with: "-")
+        let outline = try base.folder(model).outline()
+        var (configuration, tensors) = try AdapterHubAdapter.converted(folder, named: name, on: outline)
+        if !outline.newModules.isEmpty {
+            Console.note(
+                "the trained head is not in the folder, as AdapterHub's adapters are used beneath the model's own")
+        }
+        configuration["model_name"] = .string(try base.name(model))
+        try AtomicFile.writeFolder(target, replacing: false) { folder in
+            try AtomicFile.write(
+                JSON.object(configuration).text() + "\n", to: folder.appendingPathComponent("adapter_config.json"))
+            try SafetensorsFile.write(
+                tensors, metadata: ["format": "pt"], to: folder.appendingPathComponent(AdapterHubAdapter.safetensors))
         }
         report(folder, tensors: tensors.count)
     }

@@ -312,18 +312,30 @@ public final class Trainer {
 
     /// Lets the method observe training batches, in the order of the first epoch.
     private func begin(_ hook: any TrainingHook, _ isStopping: () -> Bool) throws {
+        let calibration = hook as? any CalibratingHook
         var next = 0
-        try withoutGradients {
+        func observe() throws {
             try hook.begin(totalSteps: totalSteps) {
                 guard !isStopping() else { throw TrainingInterrupted(step: 0) }
                 guard next < plan.firstEpoch else { return false }
-                for batch in batches(ofStep: next) {
-                    _ = UnreadOutputs.computed { model.computing { model.lossSum(batch, labelSmoothing: 0) } }
+                let isByExample = calibration?.pass == .examples
+                let batches = batches(ofStep: next, isByExample: isByExample)
+                for batch in batches {
+                    try withTorchErrors {
+                        let sum = UnreadOutputs.computed {
+                            model.computing { model.lossSum(batch, labelSmoothing: 0) }
+                        }
+                        if calibration?.pass == .gradients { (sum / Double(max(1, batch.targetCount))).backward() }
+                    }
+                    calibration?.passed()
                 }
                 next += 1
                 return true
             }
         }
+        guard calibration?.pass == .gradients else { return try withoutGradients(observe) }
+        try observe()
+        for parameter in adapter.parameters { parameter.tensor.grad = nil }
     }
 
     // MARK: One step
@@ -453,9 +465,11 @@ public final class Trainer {
             tokens: batches.reduce(0) { $0 + $1.tokenCount })
     }
 
-    /// The micro-batches of a step.
-    private func batches(ofStep step: Int) -> [TrainingBatch] {
-        plan.microBatches(ofStep: step).map { rows in model.batch(rows.map { training[$0] }) }
+    /// The micro-batches of a step, or each of its examples as a batch.
+    private func batches(ofStep step: Int, isByExample: Bool = false) -> [TrainingBatch] {
+        let batches = plan.microBatches(ofStep: step)
+        guard !isByExample else { return batches.joined().map { model.batch([training[$0]]) } }
+        return batches.map { rows in model.batch(rows.map { training[$0] }) }
     }
 
     /// Loss per target token over the validation examples in nats, without dropout.

@@ -31,6 +31,9 @@ import TorchTestSupport
     @Test(arguments: [
         ("llama-lora", "lora"), ("llama-ia3", "ia3"), ("llama-houlsby", "houlsby"), ("bert-lora", "lora"),
         ("bert-ia3", "ia3"), ("bert-houlsby", "houlsby"), ("bert-parallel", "parallel"),
+        ("llama-pfeiffer", "pfeiffer"), ("bert-pfeiffer", "pfeiffer"), ("bert-compacter", "houlsby"),
+        ("llama-parallel", "parallel"), ("llama-channel", "pfeiffer"), ("llama-learned", "houlsby"),
+        ("llama-prefix", "prefix"), ("llama-prefix-flat", "prefix"),
     ]) func convertedAdaptersComputeTheSame(name: String, method: String) throws {
         let source = try folder(name)
         let isGenerator = name.hasPrefix("llama")
@@ -52,8 +55,19 @@ import TorchTestSupport
 
     @Test func whatComputesOtherwiseIsRejected() throws {
         let model = try Models.load("llama")
-        let error = try failure { _ = try AdapterHubAdapter.read(try folder("llama-pfeiffer"), on: model) }
-        #expect(error.problem.contains("'original_ln_before'"))
+        let error = try failure { _ = try AdapterHubAdapter.read(try folder("bert-prefix"), on: Models.load("bert")) }
+        #expect(error.problem.contains("positions"))
+        try withTemporaryFolder { setup in
+            for (type, remedy) in [("Stack", "one upon the other"), ("Fuse", "an adapter in it")] {
+                let json: JSON = [
+                    "adapter_setup": ["type": .string(type), "children": []], "version": "adapters.1.3.0",
+                ]
+                try AtomicFile.write(json.text(), to: setup.appendingPathComponent("adapter_setup.json"))
+                #expect(AdapterHubAdapter.isOne(setup))
+                let error = try failure { _ = try AdapterHubAdapter.read(setup, on: model) }
+                #expect(error.problem.contains("'\(type)'") && error.remedy?.contains(remedy) == true)
+            }
+        }
         let other = try failure { _ = try AdapterHubAdapter.read(try folder("bert-lora"), on: model) }
         #expect(other.problem.contains("not a projection of this llama model"))
         try withTemporaryCopy(of: folder("llama-lora")) { copy in
@@ -68,6 +82,68 @@ import TorchTestSupport
                     #expect(throws: PEFTError.self, "\(key)") { try AdapterHubAdapter.read(changed, on: model) }
                 }
             }
+        }
+    }
+
+    /// Before version 1.1, α was divided by itself.
+    @Test func oldFilesHaveNoScale() throws {
+        let model = try Models.load("llama")
+        try withTemporaryCopy(of: folder("llama-lora")) { copy in
+            let json = try AdapterHubAdapter.read(copy, on: model).configuration
+            #expect(json["r"] == 4 && json["lora_alpha"]?.double == 8)
+            try JSON.rewrite(copy.appendingPathComponent("adapter_config.json")) { $0["version"] = "adapters.1.0.1" }
+            #expect(try AdapterHubAdapter.read(copy, on: model).configuration["lora_alpha"]?.double == 4)
+        }
+    }
+
+    /// Writing what was read gives the same tensors under the same names.
+    @Test(arguments: [
+        "llama-lora", "bert-lora", "llama-houlsby", "llama-pfeiffer", "llama-learned", "bert-houlsby",
+        "bert-pfeiffer",
+        "bert-parallel",
+    ]) func foldersAreWritten(name: String) throws {
+        let source = try folder(name)
+        let model = try Models.load(name.hasPrefix("llama") ? "llama" : "bert")
+        try withTemporaryFolder { folder in
+            let (configuration, tensors) = try AdapterHubAdapter.read(source, on: model)
+            try AtomicFile.write(
+                JSON.object(configuration).text(), to: folder.appendingPathComponent("adapter_config.json"))
+            try SafetensorsFile.write(tensors, to: folder.appendingPathComponent("adapter_model.safetensors"))
+            let written = try AdapterHubAdapter.converted(AdapterFolder(folder), named: "task", on: model)
+            let original = try TorchFile(source.appendingPathComponent("pytorch_adapter.bin"))
+            #expect(Set(written.tensors.keys) == Set(original.entries.keys))
+            let settings = try #require(JSON.read(source.appendingPathComponent("adapter_config.json"))["config"])
+            // A constant scale is U's.
+            let scale = settings["scaling"]?.double ?? 1
+            for (key, tensor) in written.tensors {
+                let factor = key.contains("adapter_up") ? scale : 1
+                #expect(relativeDifference(tensor, try original.tensor(key) * factor) < 1e-6, "\(key)")
+            }
+            for (key, value) in written.configuration["config"]?.object ?? [:]
+            where !["init_weights", "reduction_factor"].contains(key) {
+                #expect(settings[key] == value, "\(key)")
+            }
+        }
+    }
+
+    @Test func whatCannotBeWrittenIsNamed() throws {
+        let model = try Models.load("llama")
+        for (method, options, word) in [
+            ("lora", [("targets", "o_proj")], "o_proj"), ("ia3", [], "(IA)³"),
+            ("parallel", [("rank", "4")], "--reads-stream"),
+        ] {
+            var choice = MethodChoice(try PEFTMethods.named(method))
+            for (option, value) in options { try choice.set(option, to: value) }
+            let adapter = try Adapter(choice, on: model)
+            try withTemporaryFolder { folder in
+                let copy = folder.appendingPathComponent("adapter")
+                try adapter.save(to: copy, base: "llama")
+                let error = try failure {
+                    _ = try AdapterHubAdapter.converted(AdapterFolder(copy), named: "task", on: model)
+                }
+                #expect(error.problem.contains(word) || error.remedy?.contains(word) == true, "\(error)")
+            }
+            try adapter.deactivate()
         }
     }
 

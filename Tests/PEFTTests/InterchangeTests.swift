@@ -144,11 +144,11 @@ import TorchTestSupport
                     written.appendingPathComponent(file), Self.committed.appendingPathComponent("\(name)/\(file)")
                 )
                 let drawn = [
-                    "p-tuning", "vera", "pvera", "randlora", "delora", "cartridge", "tinylora", "mica",
+                    "p-tuning", "vera", "pvera", "randlora", "delora", "cartridge", "tinylora", "mica", "lora-xs",
                 ].map { "method-\($0)" }
                 if drawn.contains(name), file.hasSuffix(".safetensors") {
                     // What P-tuning stores comes out of a network, VeRA's projections and a cartridge's frozen tokens are
-                    // numbers that libtorch draws, DeLoRA stores norms, TinyLoRA and MiCA factors of the base: sums and draws
+                    // numbers that libtorch draws, DeLoRA stores norms, TinyLoRA, MiCA and LoRA-XS factors of the base: sums and draws
                     // differ in the last bits between processors with and without fused multiply-add.
                     try expectSameLayout(SafetensorsFile(own), SafetensorsFile(expected))
                 } else {

@@ -107,15 +107,6 @@ import TorchTestSupport
 
     // MARK: Initializations that changed the base
 
-    @Test(arguments: ["corda", "lora_ga"]) func initializationsFromDataAreReadOnly(name: String) throws {
-        var choice = MethodChoice(LoRA.self)
-        try choice.set("init", to: name)
-        let model = try Models.load("llama")
-        let error = try failure { _ = try Adapter(choice, on: model) }
-        #expect(error.problem.contains("is read from adapter files"))
-        #expect(model.adapterCount == 0)
-    }
-
     @Test(arguments: [
         ("corda", "path_initial_model_for_weight_conversion"), ("lora-ga", "the base that was saved with it"),
         ("monteclora", "without draws"), ("velora-average", "trained as LoRA"),

@@ -28,12 +28,14 @@ import Torch
         let help = MethodChoice.options(of: LoRA.self).first { $0.name == "init" }?.help
         #expect(
             help
-                == "LoRA initialization: true, gaussian, orthogonal, pissa, olora, mica, eva or loftq (default: true)"
+                == "LoRA initialization: true, gaussian, orthogonal, pissa, olora, mica, lora-xs, corda, lora_ga, eva or loftq (default: true)"
         )
         let error = try failure { _ = try choice([("init", "random2")]) }
         #expect(error.problem.contains("\"random2\" is not a LoRA initialization"))
         #expect(
-            error.remedy == "use true, false, gaussian, orthogonal, pissa, olora, mica, corda, lora_ga, eva or loftq")
+            error.remedy
+                == "use true, false, gaussian, orthogonal, pissa, olora, mica, lora-xs, corda, lora_ga, eva or loftq"
+        )
         #expect(throws: PEFTError.self) { try choice([("init", "pissa_niter_x")]) }
     }
 
@@ -55,7 +57,8 @@ import Torch
             ("true", true), ("default", true), ("kaiming", true), ("false", false), ("random", false),
             ("gaussian", "gaussian"), ("orthogonal", "orthogonal"), ("pissa", "pissa"),
             ("pissa_niter_4", "pissa_niter_4"),
-            ("olora", "olora"), ("mica", "mica"), ("corda", "corda"), ("lora_ga", "lora_ga"), ("eva", "eva"),
+            ("olora", "olora"), ("mica", "mica"), ("lora-xs", "lora-xs"), ("corda", "corda"), ("lora_ga", "lora_ga"),
+            ("eva", "eva"),
             ("loftq", "loftq"),
         ] as [(String, JSON)])
     func initializationsAreStored(text: String, value: JSON) throws {

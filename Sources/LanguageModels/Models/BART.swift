@@ -180,14 +180,16 @@ final class BARTBlock: Module, EncoderDecoderBlock {
         func norm() -> LayerNorm { LayerNorm(size, epsilon: BARTConfiguration.epsilon) }
         _attention.wrappedValue = BARTAttention(settings, .attention, role)
         _attentionNorm.wrappedValue = norm()
-        _attentionOutput.wrappedValue = OutputSite(.attention, size: size)
+        _attentionOutput.wrappedValue = OutputSite(.attention, size: size, knowsStream: !settings.variant.normsFirst)
         _crossAttention.wrappedValue = isDecoder ? BARTAttention(settings, .crossAttention, role) : nil
         _crossNorm.wrappedValue = isDecoder ? norm() : nil
-        _crossOutput.wrappedValue = isDecoder ? OutputSite(.crossAttention, size: size) : nil
+        _crossOutput.wrappedValue =
+            isDecoder ? OutputSite(.crossAttention, size: size, knowsStream: !settings.variant.normsFirst) : nil
         _up.wrappedValue = Linear(size, stack.feedForwardSize)
         _down.wrappedValue = Linear(stack.feedForwardSize, size)
         _feedForwardNorm.wrappedValue = norm()
-        _feedForwardOutput.wrappedValue = OutputSite(.feedForward, size: size)
+        _feedForwardOutput.wrappedValue = OutputSite(
+            .feedForward, size: size, knowsStream: !settings.variant.normsFirst)
     }
 
     func callAsFunction(_ x: Tensor, rows: [Int], memory: (states: Tensor, rows: [Int])?) -> Tensor {
@@ -217,9 +219,11 @@ final class BARTBlock: Module, EncoderDecoderBlock {
     /// x + f(norm(x)), or norm(x + f(x)).
     private func sublayer(_ x: Tensor, _ norm: LayerNorm, _ site: OutputSite, _ compute: (Tensor) -> Tensor) -> Tensor
     {
-        let input = settings.variant.normsFirst ? norm(x) : x
-        let sum = x + dropout(site(compute(input), input: input), settings.dropout)
-        return settings.variant.normsFirst ? sum : norm(sum)
+        let isFirst = settings.variant.normsFirst
+        let input = isFirst ? norm(x) : x
+        let output = site(compute(input), input: input, stream: isFirst ? nil : ResidualStream(x, norm: norm))
+        let sum = x + dropout(output, settings.dropout)
+        return isFirst ? sum : norm(sum)
     }
 }
 

@@ -143,14 +143,16 @@ final class BERTBlock: Module, StackLayer {
             _attention.wrappedValue = BERTAttention(settings, layer: layer)
         }
         _attentionOutput = ModuleInfo(
-            wrappedValue: OutputSite(.attention, size: size), key: "\(names.attention).output_site")
+            wrappedValue: OutputSite(.attention, size: size, knowsStream: !settings.variant.normsFirst),
+            key: "\(names.attention).output_site")
         _attentionNorm = norm(names.attentionNorm)
         _gate = ModuleInfo(
             wrappedValue: names.gate == nil ? nil : Linear(size, inner, bias: settings.variant.hasBiases),
             key: names.gate)
         _up = linear(size, inner, names.up)
         _down = linear(inner, size, names.down)
-        _feedForwardOutput.wrappedValue = OutputSite(.feedForward, size: size)
+        _feedForwardOutput.wrappedValue = OutputSite(
+            .feedForward, size: size, knowsStream: !settings.variant.normsFirst)
         _feedForwardNorm = norm(names.feedForwardNorm)
     }
 
@@ -158,12 +160,18 @@ final class BERTBlock: Module, StackLayer {
         let isFirst = settings.variant.normsFirst
         let normed = isFirst ? attentionNorm(x) : x
         let mixed = attention(normed, context)
-        let attended = dropout(attentionOutput(mixed, input: context.selected(normed)), settings.dropout)
-        let sum = context.selected(x) + attended
+        let before = context.selected(x)
+        func stream(_ x: Tensor, _ norm: LayerNorm) -> ResidualStream? {
+            isFirst ? nil : ResidualStream(x, norm: norm)
+        }
+        let attended = attentionOutput(
+            mixed, input: context.selected(normed), stream: stream(before, attentionNorm))
+        let sum = before + dropout(attended, settings.dropout)
         let middle = isFirst ? sum : attentionNorm(sum)
         let input = isFirst ? feedForwardNorm(middle) : middle
         let rate = settings.variant.dropsFeedForward ? settings.dropout : 0
-        let output = middle + dropout(feedForwardOutput(feedForward(input), input: input), rate)
+        let fed = feedForwardOutput(feedForward(input), input: input, stream: stream(middle, feedForwardNorm))
+        let output = middle + dropout(fed, rate)
         return isFirst ? output : feedForwardNorm(output)
     }
 

@@ -85,11 +85,11 @@ final class DistilBERTBlock: Module, StackLayer {
 
     init(_ settings: DistilBERTConfiguration, layer: Int) {
         _attention.wrappedValue = DistilBERTAttention(settings, layer: layer)
-        _attentionOutput.wrappedValue = OutputSite(.attention, size: settings.size)
+        _attentionOutput.wrappedValue = OutputSite(.attention, size: settings.size, knowsStream: true)
         _attentionNorm.wrappedValue = LayerNorm(settings.size, epsilon: DistilBERTConfiguration.epsilon)
         _up.wrappedValue = Linear(settings.size, settings.feedForwardSize)
         _down.wrappedValue = Linear(settings.feedForwardSize, settings.size)
-        _feedForwardOutput.wrappedValue = OutputSite(.feedForward, size: settings.size)
+        _feedForwardOutput.wrappedValue = OutputSite(.feedForward, size: settings.size, knowsStream: true)
         _feedForwardNorm.wrappedValue = LayerNorm(settings.size, epsilon: DistilBERTConfiguration.epsilon)
         (rate, activation) = (settings.dropout, settings.activation)
     }
@@ -98,8 +98,12 @@ final class DistilBERTBlock: Module, StackLayer {
         // Unlike in BERT, there is no dropout on the attention's output.
         let mixed = attention(x, context)
         let x = context.selected(x)
-        let middle = attentionNorm(x + attentionOutput(mixed, input: x))
-        return feedForwardNorm(middle + feedForwardOutput(dropout(down(activation(up(middle))), rate), input: middle))
+        let attended = attentionOutput(mixed, input: x, stream: ResidualStream(x, norm: attentionNorm))
+        let middle = attentionNorm(x + attended)
+        let fed = feedForwardOutput(
+            dropout(down(activation(up(middle))), rate), input: middle,
+            stream: ResidualStream(middle, norm: feedForwardNorm))
+        return feedForwardNorm(middle + fed)
     }
 }
 

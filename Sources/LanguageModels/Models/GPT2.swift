@@ -55,11 +55,11 @@ final class GPT2Block: Module, StackLayer {
     init(_ settings: GPT2Configuration, layer: Int) {
         _attentionNorm.wrappedValue = LayerNorm(settings.size, epsilon: settings.epsilon)
         _attention.wrappedValue = GPT2Attention(settings, layer: layer)
-        _attentionOutput.wrappedValue = OutputSite(.attention, size: settings.size)
+        _attentionOutput.wrappedValue = OutputSite(.attention, size: settings.size, knowsStream: true)
         _feedForwardNorm.wrappedValue = LayerNorm(settings.size, epsilon: settings.epsilon)
         _up.wrappedValue = TransposedWeight.linear(settings.size, settings.feedForwardSize)
         _down.wrappedValue = TransposedWeight.linear(settings.feedForwardSize, settings.size)
-        _feedForwardOutput.wrappedValue = OutputSite(.feedForward, size: settings.size)
+        _feedForwardOutput.wrappedValue = OutputSite(.feedForward, size: settings.size, knowsStream: true)
         (rate, activation) = (settings.residualDropout, settings.activation)
     }
 
@@ -67,9 +67,11 @@ final class GPT2Block: Module, StackLayer {
         var normed = attentionNorm(x)
         let attended = attention(normed, context)
         normed = context.selected(normed)
-        let x = context.selected(x) + dropout(attentionOutput(attended, input: normed), rate)
+        var x = context.selected(x)
+        x = x + dropout(attentionOutput(attended, input: normed, stream: ResidualStream(x)), rate)
         normed = feedForwardNorm(x)
-        return x + dropout(feedForwardOutput(down(activation(up(normed))), input: normed), rate)
+        let fed = feedForwardOutput(down(activation(up(normed))), input: normed, stream: ResidualStream(x))
+        return x + dropout(fed, rate)
     }
 }
 

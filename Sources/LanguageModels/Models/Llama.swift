@@ -78,12 +78,14 @@ final class LlamaBlock: Module, StackLayer {
         _attention = ModuleInfo(
             wrappedValue: settings.attention(ofLayer: layer),
             key: settings.details.deltaNets?.layers[layer] == true ? "linear_attn" : "self_attn")
-        _attentionOutput.wrappedValue = OutputSite(.attention, size: settings.hiddenSize)
+        _attentionOutput.wrappedValue = OutputSite(
+            .attention, size: settings.hiddenSize, knowsStream: settings.joinsPlainly)
         _attentionOutputNorm = norm(norms.afterAttention)
         _feedForwardNorm = norm(norms.beforeFeedForward)
         _feedForward = ModuleInfo(
             wrappedValue: settings.feedForward(ofLayer: layer), key: settings.feedForwardKey)
-        _feedForwardOutput.wrappedValue = OutputSite(.feedForward, size: settings.hiddenSize)
+        _feedForwardOutput.wrappedValue = OutputSite(
+            .feedForward, size: settings.hiddenSize, knowsStream: settings.joinsPlainly)
         _feedForwardOutputNorm = norm(norms.afterFeedForward)
     }
 
@@ -93,13 +95,15 @@ final class LlamaBlock: Module, StackLayer {
             let y = dropout(y, rate)
             return x + (scale == 1 ? y : y * scale)
         }
+        func stream(_ x: Tensor) -> ResidualStream? { attentionOutput.knowsStream ? ResidualStream(x) : nil }
         var input = attentionNorm?(x) ?? x
         let mixed = attention(input, context)
         input = context.selected(input)
-        let attended = attentionOutput(mixed, input: input)
-        let x = joined(context.selected(x), attentionOutputNorm?(attended) ?? attended)
+        var x = context.selected(x)
+        let attended = attentionOutput(mixed, input: input, stream: stream(x))
+        x = joined(x, attentionOutputNorm?(attended) ?? attended)
         input = feedForwardNorm?(x) ?? x
-        let fed = feedForwardOutput(feedForward(input, context), input: input)
+        let fed = feedForwardOutput(feedForward(input, context), input: input, stream: stream(x))
         return joined(x, feedForwardOutputNorm?(fed) ?? fed)
     }
 }
@@ -171,6 +175,11 @@ package struct LlamaConfiguration: CausalConfiguration {
 
     func norm(_ size: Int) -> RMSNorm {
         RMSNorm(size, epsilon: epsilon, offset: details.normOffset)
+    }
+
+    /// Whether a sublayer's output joins the residual stream as it is.
+    var joinsPlainly: Bool {
+        blockNorms.afterAttention == nil && blockNorms.afterFeedForward == nil && details.residualScale == 1
     }
 
     /// RoPE of a layer; `nil` if the layer has no positions.

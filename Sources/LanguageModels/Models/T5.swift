@@ -147,10 +147,12 @@ final class T5Block: Module, EncoderDecoderBlock {
         let last = isDecoder ? 2 : 1
         _feedForward = ModuleInfo(wrappedValue: T5FeedForward(settings), key: "layer.\(last).DenseReluDense")
         _feedForwardNorm = ModuleInfo(wrappedValue: norm(), key: "layer.\(last).layer_norm")
-        _attentionOutput.wrappedValue = OutputSite(.attention, size: settings.modelSize)
-        _crossOutput.wrappedValue = isDecoder ? OutputSite(.crossAttention, size: settings.modelSize) : nil
+        _attentionOutput.wrappedValue = OutputSite(.attention, size: settings.modelSize, knowsStream: true)
+        _crossOutput.wrappedValue =
+            isDecoder ? OutputSite(.crossAttention, size: settings.modelSize, knowsStream: true) : nil
         _feedForwardOutput = ModuleInfo(
-            wrappedValue: OutputSite(.feedForward, size: settings.modelSize), key: "layer.\(last).output_site")
+            wrappedValue: OutputSite(.feedForward, size: settings.modelSize, knowsStream: true),
+            key: "layer.\(last).output_site")
         rate = settings.dropout
     }
 
@@ -158,26 +160,29 @@ final class T5Block: Module, EncoderDecoderBlock {
         var x = x
         var normed = attentionNorm(x)
         let attended = attention(normed, rows: rows, bias: bias, causal: memory != nil)
-        x = x + dropout(attentionOutput(attended, input: normed), rate)
+        x = x + dropout(attentionOutput(attended, input: normed, stream: ResidualStream(x)), rate)
         if let memory, let crossAttention, let crossNorm, let crossOutput {
             normed = crossNorm(x)
-            x = x + dropout(crossOutput(crossAttention(normed, rows: rows, memory: memory), input: normed), rate)
+            let mixed = crossAttention(normed, rows: rows, memory: memory)
+            x = x + dropout(crossOutput(mixed, input: normed, stream: ResidualStream(x)), rate)
         }
         normed = feedForwardNorm(x)
-        return x + dropout(feedForwardOutput(feedForward(normed), input: normed), rate)
+        return x + dropout(feedForwardOutput(feedForward(normed), input: normed, stream: ResidualStream(x)), rate)
     }
 
     /// Decode step: one token per sequence, x `[rows, 1, modelSize]`.
     func step(_ x: Tensor, cache: KeyValueCache, bias: Tensor?, memory: CrossMemory) -> Tensor {
         var x = x
         var normed = attentionNorm(x)
-        x = x + attentionOutput(attention.step(normed, cache: cache, bias: bias), input: normed)
+        let attended = attention.step(normed, cache: cache, bias: bias)
+        x = x + attentionOutput(attended, input: normed, stream: ResidualStream(x))
         if let crossAttention, let crossNorm, let crossOutput {
             normed = crossNorm(x)
-            x = x + crossOutput(crossAttention.step(normed, memory: memory), input: normed)
+            let mixed = crossAttention.step(normed, memory: memory)
+            x = x + crossOutput(mixed, input: normed, stream: ResidualStream(x))
         }
         normed = feedForwardNorm(x)
-        return x + feedForwardOutput(feedForward(normed), input: normed)
+        return x + feedForwardOutput(feedForward(normed), input: normed, stream: ResidualStream(x))
     }
 }
 

@@ -139,7 +139,9 @@ extension ModelOutline {
                 path: $1, inputs: $0.inputs, outputs: $0.outputs, hasBias: $0.hasBias, groupSize: $0.groupSize,
                 parts: $0.parts)
         }
-        outline.outputs = stacked(outputs, \.path) { SublayerSite(path: $1, kind: $0.kind, size: $0.size) }
+        outline.outputs = stacked(outputs, \.path) {
+            SublayerSite(path: $1, kind: $0.kind, size: $0.size, knowsStream: $0.knowsStream)
+        }
         outline.keyValues = stacked(keyValues, \.path) {
             KeyValueSiteOutline(path: $1, kind: $0.kind, role: $0.role, heads: $0.heads, headSize: $0.headSize)
         }

@@ -58,6 +58,8 @@ public struct ModelOutline {
         public let kind: SublayerKind
         /// Size of the hidden states.
         public let size: Int
+        /// Whether adapters there can read the residual stream.
+        package let knowsStream: Bool
     }
     /// The input of a stack of layers, with its hidden size.
     public struct InputSiteOutline: Sendable {
@@ -218,7 +220,9 @@ public struct ModelOutline {
             }
         }
         outputs = named.compactMap { path, module in
-            (module as? OutputSite).map { SublayerSite(path: path, kind: $0.kind, size: $0.size) }
+            (module as? OutputSite).map {
+                SublayerSite(path: path, kind: $0.kind, size: $0.size, knowsStream: $0.knowsStream)
+            }
         }
         inputs = named.compactMap { path, module in
             (module as? InputSite).flatMap { $0.takesPrompts ? $0 : nil }.map {

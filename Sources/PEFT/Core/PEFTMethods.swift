@@ -6,7 +6,7 @@ import Synchronization
 public enum PEFTMethods {
     static let builtIn: [any PEFTMethod.Type] = [
         LoRA.self, QLoRA.self, RsLoRA.self, LoRAPlus.self, DoRA.self, PiSSA.self, OLoRA.self, EVA.self, LoftQ.self,
-        QALoRA.self, ALoRA.self, MiCA.self, KaSA.self,
+        QALoRA.self, ALoRA.self, MiCA.self, KaSA.self, LoRAXS.self,
         GLoRA.self, PEANuT.self, DEFT.self, BEFT.self, TinyLoRA.self, UniLoRA.self, OSF.self, Supertuning.self,
         PSOFT.self, FRoD.self, Cartridge.self, AdaptionPrompt.self,
         AdaLoRA.self, VeRA.self, LoHa.self, LoKr.self, OFT.self, BOFT.self, IA3.self, TrainableTokens.self,

@@ -7,7 +7,9 @@ import TorchNN
 /// `[r, size]` and U `[size, r]`; 2 · r · size + r + size parameters each.
 ///
 /// In a sequential adapter x is the sublayer's output y (Houlsby et al. 2019, figure 2); in a parallel one it is the
-/// sublayer's input (He et al. 2022, section 4). D is initialized uniformly in ±1/√size and U to zero, as by He et
+/// sublayer's input (He et al. 2022, section 4). With ``readsStream`` it is the residual stream: after y has joined it, and
+/// after the block's norm if that comes then (Pfeiffer et al. 2021, figure 5), or in a parallel adapter before the sublayer
+/// and its norm, as AdapterHub has both. D is initialized uniformly in ±1/√size and U to zero, as by He et
 /// al., so training starts exactly at the base model; Houlsby et al. start near it with both small.
 public struct BottleneckConfiguration: BuiltInConfiguration {
     /// Bottleneck size r.
@@ -24,6 +26,8 @@ public struct BottleneckConfiguration: BuiltInConfiguration {
     public var scale = 1.0
     /// Whether the scale is trained, starting at `scale`.
     public var learnsScale = false
+    /// Whether adapters read the residual stream instead of the sublayer's output or input.
+    public var readsStream = false
 
     /// The default options.
     public init() {}
@@ -63,6 +67,11 @@ public struct BottleneckConfiguration: BuiltInConfiguration {
             throw PEFTError(
                 "this \(model.family) model has none of the sublayers in --sublayers",
                 remedy: kinds.isEmpty ? "use another method" : "it has \(kinds.joined(separator: ", "))")
+        }
+        if readsStream, let site = sites.first(where: { !$0.knowsStream }) {
+            throw PEFTError(
+                "adapters at \(site.path) of this \(model.family) model can't read the residual stream",
+                remedy: "remove --reads-stream")
         }
         return sites.map { site in
             let rank = reductionFactor.map { max(1, site.size / $0) } ?? rank
@@ -133,6 +142,14 @@ public struct BottleneckConfiguration: BuiltInConfiguration {
             } write: {
                 $0.scale = try number($1)
             },
+            .init(
+                "reads-stream", key: "reads_stream", .flag,
+                help: "read the residual stream, as AdapterHub's Pfeiffer and parallel adapters do"
+            ) {
+                $0.readsStream ? true : .null
+            } write: {
+                $0.readsStream = $1 == .null ? false : try flag($1)
+            },
             .init("learned-scale", key: "learned_scale", .flag, help: "train the scale too") {
                 .bool($0.learnsScale)
             } write: {
@@ -143,7 +160,7 @@ public struct BottleneckConfiguration: BuiltInConfiguration {
 }
 
 /// A bottleneck network at a sublayer's output.
-final class BottleneckAdapter: Module, OutputAdapter, AdapterModule {
+final class BottleneckAdapter: Module, StreamAdapter, AdapterModule {
     /// D `[r, size]`, d `[r]`, U `[size, r]`, u `[size]`.
     @ParameterInfo var down: Tensor
     @ParameterInfo var downBias: Tensor
@@ -153,6 +170,7 @@ final class BottleneckAdapter: Module, OutputAdapter, AdapterModule {
     private let learnedScale: Parameter?
     private let scale: Double
     private let isParallel: Bool
+    let readsStream: Bool
     private let activation: Activation
 
     init(
@@ -173,15 +191,22 @@ final class BottleneckAdapter: Module, OutputAdapter, AdapterModule {
             configuration.learnsScale
             ? Parameter(.full([1], configuration.scale, dtype: dtype, device: device)) : nil
         self.activation = activation
+        readsStream = configuration.readsStream
     }
 
     override func ownParameters() -> [(key: String, parameter: Parameter)] {
         super.ownParameters() + (learnedScale.map { [("scale", $0)] } ?? [])
     }
 
-    func callAsFunction(_ y: Tensor, input: Tensor) -> Tensor {
+    func callAsFunction(_ y: Tensor, input: Tensor) -> Tensor { added(to: y, from: isParallel ? input : nil) }
+
+    func callAsFunction(_ y: Tensor, stream: ResidualStream) -> Tensor {
+        added(to: y, from: isParallel ? stream.value : stream.joined(by: y))
+    }
+
+    private func added(to y: Tensor, from x: Tensor?) -> Tensor {
         Functions.bottleneck(
-            y, x: isParallel ? input : nil, down: down, downBias: downBias, up: up, upBias: upBias,
+            y, x: x, down: down, downBias: downBias, up: up, upBias: upBias,
             scale: scale, learnedScale: learnedScale?.tensor, activation: activation)
     }
 }

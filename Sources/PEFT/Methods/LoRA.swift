@@ -227,7 +227,7 @@ public enum LoRA: BuiltInMethod {
                 return .linear(
                     site.path,
                     [
-                        .init("lora_A.weight", shapes.a),
+                        .init("lora_A.weight", shapes.a, isTrained: variants.trainsA),
                         .init("lora_B.weight", shapes.b, isTrained: variants.trainsB),
                     ] + variants.addedTensors(rank: branch.rank, inputs: site.inputs, outputs: site.outputs)
                         + (hasBias ? [TensorSpec("lora_B.bias", [site.outputs])] : [])

@@ -156,7 +156,8 @@ extension LoRA.Configuration {
             throw PEFTError(
                 "LoRA of experts can't be combined with \(problem)", remedy: "remove it, or --target-parameters")
         }
-        guard variants.isPlain, !variants.uses(EVA.self) else {
+        let isFromData = variants.uses(EVA.self) || variants.initialization is any CalibratedInitialization
+        guard variants.isPlain, !isFromData else {
             throw PEFTError(
                 "LoRA of experts can't be combined with DoRA or an initialization that reads the weight or data",
                 remedy: "use --init default")

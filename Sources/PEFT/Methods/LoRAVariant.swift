@@ -41,6 +41,8 @@ package protocol LoRAVariant: Sendable {
 
     /// Ratio of B's learning rate to A's.
     var rateRatio: Double { get }
+    /// Whether A is trained.
+    var trainsA: Bool { get }
     /// Whether B is trained.
     var trainsB: Bool { get }
     /// Tensors beside A and B, over a module of these sizes.
@@ -77,6 +79,7 @@ extension LoRAVariant {
     package func scaleDivisor(rank: Int) -> Double? { nil }
     package var isPlain: Bool { true }
     package var rateRatio: Double { 1 }
+    package var trainsA: Bool { true }
     package var trainsB: Bool { true }
     package func addedTensors(rank: Int, inputs: Int, outputs: Int) -> [TensorSpec] { [] }
     package func shapes(rank: Int, at site: ModelOutline.LinearSite) throws -> (a: [Int], b: [Int])? { nil }

@@ -11,7 +11,7 @@ package struct LoRAVariants: Sendable {
         DoRA.self, RsLoRA.self, ALoRA.self, KaSA.self, VeLoRA.self, BDLoRA.self, MonteCLoRA.self, Megatron.self,
         KaimingInitialization.self, RandomInitialization.self, GaussianInitialization.self,
         OrthogonalInitialization.self, PiSSA.self, OLoRA.self,
-        MiCA.self, CorDA.self, LoRAGA.self, LoRAPlus.self, EVA.self, LoftQ.self,
+        MiCA.self, LoRAXS.self, CorDA.self, LoRAGA.self, LoRAPlus.self, EVA.self, LoftQ.self,
     ]
     static let initializations = all.compactMap { $0 as? any LoRAInitialization.Type }
 
@@ -67,6 +67,7 @@ package struct LoRAVariants: Sendable {
         used.lazy.compactMap { $0.scaleDivisor(rank: rank) }.first ?? Double(rank)
     }
 
+    var trainsA: Bool { used.allSatisfy(\.trainsA) }
     var trainsB: Bool { used.allSatisfy(\.trainsB) }
 
     func addedTensors(rank: Int, inputs: Int, outputs: Int) -> [TensorSpec] {

@@ -36,7 +36,7 @@ public struct PiSSA: BuiltInMethod, ResidualInitialization {
     /// The sign of each row's largest component. The sign of a singular vector pair is arbitrary and depends on the
     /// library's rounding; with these signs the largest component of each right singular vector is positive on every
     /// machine.
-    private static func signs(of rows: Tensor) -> Tensor {
+    static func signs(of rows: Tensor) -> Tensor {
         guard rows.device != .meta else { return .ones([rows.dim(0)], dtype: rows.dtype, device: .meta) }
         let values: [Double] = rows.array()
         let width = rows.dim(1)

@@ -65,6 +65,18 @@ class ResidualLoRAAdapter: LoRAAdapter {
 
     // MARK: Files
 
+    /// The configuration of plain LoRA of twice the rank with the same scale.
+    static func doubled(_ configuration: LoRA.Configuration) -> LoRA.Configuration {
+        var configuration = configuration
+        configuration.variants.initialization = KaimingInitialization()
+        let factor = configuration.variants.scaleDivisor(rank: 2)
+        configuration.rank *= 2
+        configuration.alpha *= factor
+        configuration.rankPattern = configuration.rankPattern.mapValues { $0 * 2 }
+        configuration.alphaPattern = configuration.alphaPattern.mapValues { $0 * factor }
+        return configuration
+    }
+
     override var adapterParameters: [AdapterParameter] {
         isExact
             ? super.adapterParameters.map {
@@ -128,14 +140,7 @@ extension ResidualInitialization {
 
     /// The file contains plain LoRA of twice the rank (``ResidualLoRAAdapter``).
     package func fileConfiguration(_ configuration: LoRA.Configuration, of adapter: Adapter) -> LoRA.Configuration {
-        var configuration = configuration
-        configuration.variants.initialization = KaimingInitialization()
-        let factor = configuration.variants.scaleDivisor(rank: 2)
-        configuration.rank *= 2
-        configuration.alpha *= factor
-        configuration.rankPattern = configuration.rankPattern.mapValues { $0 * 2 }
-        configuration.alphaPattern = configuration.alphaPattern.mapValues { $0 * factor }
-        return configuration
+        ResidualLoRAAdapter.doubled(configuration)
     }
 }
 

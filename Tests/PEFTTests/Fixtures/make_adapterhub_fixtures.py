@@ -1,11 +1,12 @@
 """Adapters of AdapterHub's program with the logits of the small models: the folders of `adapterhub`.
 
-    python make_adapterhub_fixtures.py        # adapters 1.3.0, transformers 4.57, torch 2.13
+    python make_adapterhub_fixtures.py [NAME…]        # adapters 1.3.0, transformers 4.57, torch 2.13
 
 Every folder holds an adapter with random values as `save_adapter` writes it, and `expected.safetensors`: token ids and logits.
 """
 import json
 import os
+import sys
 
 import adapters
 import torch
@@ -34,6 +35,8 @@ def model(name):
 
 
 def make(name, base, config):
+    if sys.argv[1:] and name not in sys.argv[1:]:
+        return
     torch.manual_seed(len(name))
     own = model(base)
     adapters.init(own)
@@ -63,3 +66,11 @@ if __name__ == "__main__":
     make("bert-ia3", "bert", "ia3")
     make("bert-houlsby", "bert", "double_seq_bn[reduction_factor=8,non_linearity='gelu']")
     make("bert-parallel", "bert", "par_bn[reduction_factor=8]")
+    make("bert-pfeiffer", "bert", "seq_bn[reduction_factor=8]")
+    make("bert-compacter", "bert", "compacter[phm_dim=2,reduction_factor=6]")
+    make("llama-parallel", "llama", "par_bn[reduction_factor=8]")
+    make("llama-channel", "llama", "seq_bn[reduction_factor=8,scaling='channel']")
+    make("llama-learned", "llama", "double_seq_bn[reduction_factor=8,scaling='learned']")
+    make("llama-prefix", "llama", "prefix_tuning[prefix_length=3,bottleneck_size=4]")
+    make("llama-prefix-flat", "llama", "prefix_tuning[prefix_length=2,flat=True]")
+    make("bert-prefix", "bert", "prefix_tuning[prefix_length=2,flat=True]")
