@@ -6,12 +6,12 @@
 set -euo pipefail
 package=${1:?usage: Scripts/check_deb.sh PACKAGE.deb [RELEASE [MIRROR]]}
 release=${2:-bookworm}
-mirror=${3:-http://deb.debian.org/debian}
+mirror=${3:-}  # debootstrap has a default
 root=$(mktemp -d)
 trap 'umount "$root/proc" 2>/dev/null || true; rm -rf "$root"' EXIT
 
-debootstrap --variant=minbase --include=man-db,bash-completion "$release" "$root" "$mirror" > "$root.log" 2>&1 ||
-    { tail -5 "$root.log" >&2; echo "debootstrap failed: is $mirror reachable?" >&2; exit 1; }
+debootstrap --variant=minbase --include=man-db,bash-completion "$release" "$root" ${mirror:+"$mirror"} > "$root.log" 2>&1 ||
+    { tail -5 "$root.log" >&2; echo "debootstrap failed: is a mirror of Debian reachable?" >&2; exit 1; }
 rm -f "$root.log"
 mount -t proc proc "$root/proc"
 cp "$package" "$root/peft.deb"

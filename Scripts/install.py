@@ -8,7 +8,7 @@ Usage: Scripts/install.py [--prefix /usr/local] [--destdir FOLDER] [--program .b
   bin                 symbolic links
   share               completions for bash, zsh and fish; peft(1)
 
-`lib/swift-peft/installed` lists the files, which --uninstall removes, and no others. The libraries of a CPU libtorch take 440 MB. A
+`lib/swift-peft/installed` lists the files, which --uninstall removes, and no others. The libraries of a CPU libtorch and OpenBLAS take 460 MB. A
 linked PyTorch (PEFT_LIBTORCH) is larger and stays where it is.
 """
 
@@ -91,7 +91,7 @@ def install(program, root, with_libtorch=True):
             temporary.write_bytes(source)
         else:
             shutil.copyfile(source, temporary)
-        temporary.chmod(0o755 if name.name in ("peft", "peft-server") else 0o644)
+        temporary.chmod(0o755 if name in (HOME / "peft", HOME / "peft-server") else 0o644)
         os.replace(temporary, path)
         installed.append(name)
     for name, target in links(program):

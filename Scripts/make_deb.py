@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Build a Debian package of the built program.
 
-Usage: Scripts/make_deb.py [--program .build/release/peft] [--output .build]
+Usage: Scripts/make_deb.py [--program .build/release/peft] [--output .build] [--compression xz]
 
 libtorch is inside: a package that downloads it when it is installed would need pip and a network on every host, and the program runs with
-exactly the libtorch that it was built and tested with. That makes the package about 150 MB, and 550 MB once it is installed.
+exactly the libtorch that it was built and tested with. That makes the package large: 600 MB once it is installed.
 Libraries of the system are dependencies with the versions that the program needs. Build on the oldest release that is to be
 supported, as the C library of a newer one has newer versions.
 """
@@ -34,16 +34,23 @@ def largest_version(prefix, paths):
 
 def dependencies(paths):
     """Packages of the system that the binaries need."""
+    # A name below /lib or /usr/lib, which are one folder; packages list either.
     system = set()
     for path in paths:
-        for library in re.findall(r"(?m)^\s*\S+ => (/(?:usr/)?lib\S+)", output("ldd", path)):
-            system.add(str(pathlib.Path(library).resolve()))
+        for library in re.findall(r"(?m)^\s*\S+ => (?:/usr)?(/lib\S+)", output("ldd", path)):
+            system.add(library)
     packages = set()
     for library in sorted(system):
-        found = subprocess.run(["dpkg", "-S", library], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
-        if not found:
+        places = [library, "/usr" + library]
+        places += [str(pathlib.Path(place).resolve()) for place in places]
+        for place in places:
+            found = subprocess.run(
+                ["dpkg", "-S", place], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+            if found:
+                packages.add(found.split(":")[0])
+                break
+        else:
             sys.exit(f"no package owns {library}: build on Debian or Ubuntu")
-        packages.add(found.split(":")[0])
     versions = {"libc6": largest_version("GLIBC_", paths)}
     named = [f"{package} (>= {versions[package]})" if versions.get(package) else package for package in sorted(packages)]
     return ", ".join(named)
@@ -53,6 +60,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", type=pathlib.Path)
     parser.add_argument("--output", type=pathlib.Path, default=install.ROOT / ".build")
+    parser.add_argument("--compression", default="xz", help="as of dpkg-deb -Z; none is for trials")
     options = parser.parse_args()
     program = (options.program or update_docs.built_program()).resolve()
     version = output(program, "--version").strip().split()[-1]
@@ -90,7 +98,7 @@ Description: parameter-efficient fine-tuning of language models
  writes files that Hugging Face's libraries read. libtorch is included.
 """, encoding="utf-8")
         package = options.output / f"swift-peft_{version}_{architecture}.deb"
-        subprocess.run(["dpkg-deb", "--root-owner-group", "-Zxz", "-z3", "--build", root, package], check=True)
+        subprocess.run(["dpkg-deb", "--root-owner-group", f"-Z{options.compression}", "--build", root, package], check=True)
     print(f"{package}: {package.stat().st_size / 1e6:.0f} MB")
 
 

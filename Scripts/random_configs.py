@@ -303,7 +303,7 @@ def t5(d):
 
 def marian(d):
     same_encoder_decoder(d)
-    d.set(decoder_start_token_id=0)
+    d.set(decoder_start_token_id=0, share_encoder_decoder_embeddings=d.chance(0.9))
     if d.fields.get("share_encoder_decoder_embeddings", True) is False and d.chance(0.7):
         d.set(decoder_vocab_size=d.one(48, 70))
     else:
@@ -573,6 +573,10 @@ def make(family, folder, seed):
                 with contextlib.suppress(Exception):
                     expected["greedy"], expected["margins"] = greedy(model, data)
                     expected["new_tokens"] = NEW_TOKENS
+                # The positions that transformers gives generated padding tokens depend on the use of its cache.
+                if family == "m2m_100" and any(0 in ids for ids in expected.get("greedy", [])):
+                    for key in ("greedy", "margins", "new_tokens"):
+                        del expected[key]
         model.save_pretrained(folder / "saved")
         os.replace(folder / "saved/model.safetensors", folder / "model.safetensors")
         # One of two files has all keys of the class, the other what was drawn.
@@ -758,7 +762,7 @@ def main():
             findings += report(family, made, unfit, results, work, log)
         waiting.clear()
 
-    for family in given.families or families():
+    for family in dict.fromkeys(given.families or families()):
         if family not in configuration_auto.CONFIG_MAPPING_NAMES:
             print(f"{family:18} transformers has no such configuration")
             continue

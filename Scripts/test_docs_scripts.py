@@ -103,6 +103,7 @@ class Install(unittest.TestCase):
                 install.install(program, root)
             self.assertEqual((root / "bin/peft").resolve(), (root / "lib/swift-peft/peft").resolve())
             self.assertTrue((root / "lib/swift-peft/peft").stat().st_mode & stat.S_IXUSR)
+            self.assertFalse((root / "share/bash-completion/completions/peft").stat().st_mode & stat.S_IXUSR)
             self.assertEqual((root / "share/fish/vendor_completions.d/peft.fish").read_text(), "fish\n")
             self.assertIn(b"low rank", gzip.decompress((root / "share/man/man1/peft.1.gz").read_bytes()))
             self.assertTrue((root / "lib/swift-peft/Models/tiny-t5/config.json").exists())

@@ -29,9 +29,10 @@ CHROMIUM = next(
 
 
 def peft():
-    own = os.environ.get("PEFT_PROGRAM")
-    places = [own] if own else [os.path.join(ROOT, ".build", kind, "peft") for kind in ("release", "debug")]
-    return next((place for place in places if os.access(place, os.X_OK)), None)
+    """The program beside the server, which its commands run."""
+    server = test_server.program()
+    place = os.environ.get("PEFT_PROGRAM") or server and os.path.join(os.path.dirname(server), "peft")
+    return place if place and os.access(place, os.X_OK) else None
 
 
 class Browser:
@@ -403,7 +404,7 @@ class PageTests(unittest.TestCase):
             self.browser.run("document.getElementById('key').focus()")
             self.browser.call("Input.insertText", text="secret")
             self.browser.key("Enter", 13)
-            self.browser.wait("location.pathname === '/runs' && document.querySelector('h1').textContent === 'Runs'")
+            self.browser.wait("location.pathname === '/runs' && document.querySelector('h1')?.textContent === 'Runs'")
             self.assertEqual(self.browser.run("document.cookie"), "", "a script can read the cookie")
             # The list asks for nothing; the playground may, with the session.
             self.browser.open(home + "/playground")

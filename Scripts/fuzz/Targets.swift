@@ -1,7 +1,7 @@
 // The fuzz targets: each feeds bytes to one reader. A reader may throw a PEFTError; a trap, an error of another type, or
 // a run of many seconds is a finding. PEFT_FUZZ_TARGET names the target of a process.
 import Foundation
-import PEFTSupport
+@testable import PEFTSupport
 
 @testable import Constraints
 @testable import PEFTJinja
@@ -48,7 +48,7 @@ private let vocabulary = try? ConstraintVocabulary(
     bytes: (0..<256).map { [UInt8($0)] } + ["{\"", "\":", "true", "null", "12", ""].map { Array($0.utf8) },
     endTokens: [261])
 
-private let targets: [String: (Data) throws -> Void] = [
+private let targets: [String: @Sendable (Data) throws -> Void] = [
     "json": { data in
         let value = try JSON.parse(data, name: "json")
         let text = value.text()
@@ -122,7 +122,7 @@ private let targets: [String: (Data) throws -> Void] = [
     "npy": { data in _ = try NumpyFile.read(file("array.npy", data)) },
 ]
 
-private let target: (Data) throws -> Void = {
+private let target: @Sendable (Data) throws -> Void = {
     let name = ProcessInfo.processInfo.environment["PEFT_FUZZ_TARGET"] ?? ""
     guard let target = targets[name] else {
         print("PEFT_FUZZ_TARGET must be one of \(targets.keys.sorted().joined(separator: " "))")

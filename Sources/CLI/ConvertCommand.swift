@@ -25,7 +25,7 @@ struct ConvertCommand: ParsableCommand {
             Reads Hugging Face adapters of older versions, with pickled or sharded weights, with the prefixes of
             torch.compile, FSDP and DistributedDataParallel, or in a trainer's checkpoints (the latest one); state
             dictionaries of loralib (.pt, .bin, .safetensors); soft prompts as arrays (.npy); and adapters of AdapterHub
-            (LoRA, (IA)³, bottlenecks, prefixes), of mlx-lm and of llama.cpp (GGUF), all of which it also writes. With --model the result is checked against the base model.
+            (LoRA, (IA)³, bottlenecks, prefixes), of mlx-lm and of llama.cpp (GGUF), whose formats it also writes. With --model the result is checked against the base model.
             Pickle files are read without executing code; those that contain code are rejected.
             """)
 

@@ -92,6 +92,13 @@ struct ConfigurationReader {
         return text
     }
 
+    /// A key's object; `nil` for one that is empty, null or missing.
+    func filledObject(_ key: String) -> JSON? {
+        // In an expression of type JSON, a nil would be JSON's null.
+        guard let value = json[key], let fields = value.object, !fields.isEmpty else { return nil }
+        return value
+    }
+
     /// One token id or a list of them.
     func tokens(_ key: String, default fallback: [Int]) throws -> [Int] {
         guard let value = json[key], value != .null else { return fallback }

@@ -232,8 +232,8 @@ struct ShardedTensors {
             file.forget(name)
             guard isSame else {
                 throw PEFTError(
-                    "tensor '\(name)' in \(file.url.path) differs from '\(read)', and 'tie_word_embeddings' is false;"
-                        + " separate embedding tables of encoder and decoder are not supported",
+                    "tensor '\(name)' in \(file.url.path) differs from '\(read)', and separate embedding tables of encoder"
+                        + " and decoder are not supported",
                     remedy: "use a model with one table for both")
             }
         }

@@ -35,7 +35,7 @@ import TorchTestSupport
     private static func made(_ name: String) throws -> any LanguageModel {
         let changes: [String: [String: JSON]] = [
             "qwen2_moe": ["decoder_sparse_step": 1, "norm_topk_prob": false],
-            "qwen3_moe": ["mlp_only_layers": []],
+            "qwen3_moe": ["mlp_only_layers": []], "olmoe": ["num_key_value_heads": 4],
             "cohere2": ["sliding_window_pattern": 4, "num_hidden_layers": 5],
         ]
         let file = try fixture("decoders/\(name)/config.json")
@@ -56,7 +56,7 @@ import TorchTestSupport
         "decoders/llama-yarn", "qwen2", "qwen3", "decoders/gemma",
         "decoders/arcee", "decoders/seed_oss", "decoders/granite", "decoders/granite-biases",
         "decoders/smollm3-default", "decoders/olmo2", "decoders/ernie4_5",
-        "decoders/mixtral", "decoders/olmoe", "decoders/granitemoe", "decoders/glm4", "decoders/glm4-whole",
+        "decoders/mixtral", "made/olmoe", "decoders/granitemoe", "decoders/glm4", "decoders/glm4-whole",
         "decoders/hunyuan_v1_dense", "made/qwen2_moe", "made/qwen3_moe", "made/cohere2",
     ]) func modelsSurvive(name: String) throws {
         let model = try Self.load(name)
@@ -169,6 +169,7 @@ import TorchTestSupport
                 ("decoders/arcee-silu", "squared ReLU"), ("decoders/arcee-biases", "bias"),
                 ("decoders/smollm3", "every fourth"), ("decoders/olmo2-biases", "tied"), ("decoders/phi3", "phi3"),
                 ("decoders/qwen3_moe", "dense network"), ("decoders/olmoe-clipped", "normalized"),
+                ("decoders/olmoe", "fewer key-value heads"),
                 ("decoders/hunyuan_v1_dense-biases", "bias"), ("decoders/cohere2", "every 4th"),
             ] {
                 let model = try Self.load(name)

@@ -36,6 +36,16 @@ import Torch
         }
     }
 
+    /// A file may have both keys, the older one without a value.
+    @Test(arguments: [JSON.null, [:]]) func anOlderKeyWithoutAValueHidesNothing(old: JSON) throws {
+        let newer: JSON = ["rope_type": "linear", "factor": 4, "rope_theta": 100]
+        let fields: [String: JSON] = ["rope_parameters": newer, "max_position_embeddings": 64]
+        let expected = try RotaryPositions(ConfigurationReader(json: .object(fields)), headSize: 8)
+        let both = JSON.object(fields.merging(["rope_scaling": old]) { $1 })
+        let read = try RotaryPositions(ConfigurationReader(json: both), headSize: 8)
+        #expect(read.frequencies == expected.frequencies && read.frequencies[0] == 0.25)
+    }
+
     /// The longest row of a batch decides, and its length counts, not its last position.
     @Test func longropeSwitchesBeyondTheLengthOfPretraining() throws {
         let model = try DecoderFixture(name: "phi3-longrope").load()

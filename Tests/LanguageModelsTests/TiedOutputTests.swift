@@ -41,7 +41,7 @@ import Torch
             let table = try #require(tensors["model.shared.weight"])
             tensors["lm_head.weight"] = table.clone()
             tensors["model.decoder.embed_tokens.weight"] = table.clone()
-            for (isTied, factor, isRefused) in [(false, 1.0, false), (false, 2.0, true), (true, 2.0, false)] {
+            for (isTied, factor, isRefused) in [(false, 1.0, false), (false, 2.0, true), (true, 2.0, true)] {
                 try JSON.rewrite(folder.appendingPathComponent("config.json")) {
                     $0["tie_word_embeddings"] = .bool(isTied)
                 }

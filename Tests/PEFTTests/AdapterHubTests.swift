@@ -129,7 +129,7 @@ import TorchTestSupport
     @Test func whatCannotBeWrittenIsNamed() throws {
         let model = try Models.load("llama")
         for (method, options, word) in [
-            ("lora", [("targets", "o_proj")], "o_proj"), ("ia3", [], "(IA)³"),
+            ("lora", [("targets", "o_proj")], "o_proj"), ("ia3", [], "IA³"),
             ("parallel", [("rank", "4")], "--reads-stream"),
         ] {
             var choice = MethodChoice(try PEFTMethods.named(method))

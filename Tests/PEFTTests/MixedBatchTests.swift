@@ -55,7 +55,7 @@ import TorchTestSupport
             let adapter = try Adapter(
                 .forTests(method, on: base), on: set.model, name: method.name, seed: seed)
             // These change the weight in full rank, and more by the same deviation.
-            let isFull = ["osf", "randlora"].contains(method.name)
+            let isFull = ["osf", "randlora", "fourierft", "waveft", "c3a"].contains(method.name)
             try adapter.randomize(seed: seed, deviation: isFull ? 0.02 : 0.1)
             try set.add(adapter)
         }

@@ -278,7 +278,7 @@ private final class SequencesContext: AttentionContext {
             }
             let cached = part.sequence.write(
                 own(k), own(v), layer: site.position ?? layer, column: part.column)
-            return attend(
+            return self.attend(
                 own(q), row: row, to: cached, window: window, scale: scale, softcap: softcap,
                 sinks: site.sinks?.tensor)
         }

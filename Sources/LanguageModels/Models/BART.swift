@@ -59,7 +59,7 @@ package final class BART: Module, EncoderDecoder {
     package func isIgnorable(_ name: String) -> Bool {
         name == Self.biasName || settings.variant.positions != .learned && name.contains(".embed_positions.")
     }
-    package var aliasesMayDiffer: Bool { !settings.isTied }
+    package var aliasesMayDiffer: Bool { true }
     package func initialDeviation(of path: String) -> Double? { path == Self.biasName ? 0 : nil }
 
     var logitsBias: Tensor? {

@@ -197,7 +197,7 @@ extension ModelFamily {
         name: "gemma4",
         constructor: .generator { json, family in
             let text = try MultimodalText.configuration(
-                of: json, types: ["gemma4_text"], isTied: true, except: ["num_experts"])
+                of: json, types: ["gemma4_text"], isTied: true, hasExperts: true)
             return try Gemma4(Gemma4Configuration(json, text: text, family: family))
         },
         modules: .gemma4Multimodal, tokenTypes: .none, adapterTargets: ModelFamily.gemma4.adapterTargets,

@@ -113,7 +113,7 @@ extension LatentAttention.Settings {
         dropout = try read.number("attention_dropout", default: 0)
         var scale = 1 / Double(plainSize + rotatedSize).squareRoot()
         // YaRN grows the scores, too (Peng et al. 2023, section 3.4).
-        let old = read.json["rope_scaling"].flatMap { $0.object?.isEmpty ?? true ? nil : $0 }
+        let old = read.filledObject("rope_scaling")
         if let parameters = old ?? read.json["rope_parameters"],
             let kind = (parameters["rope_type"] ?? parameters["type"])?.string, kind != "default",
             let all = parameters["mscale_all_dim"]?.double, all != 0, let factor = parameters["factor"]?.double,

@@ -161,7 +161,9 @@ package struct LlamaConfiguration: CausalConfiguration {
         hasFeedForwardBias = try variant.feedForwardBias.isPresent(read)
         blockNorms = variant.blockNorms
         attentionDropout = try read.number("attention_dropout", default: 0)
-        endTokens = try read.tokens("eos_token_id", default: [2])
+        // A key that is null has the family's default, too.
+        let fallback = try ConfigurationReader(json: .object(variant.defaults)).tokens("eos_token_id", default: [2])
+        endTokens = try read.tokens("eos_token_id", default: fallback)
         (feedForward, activation) = try variant.feedForward.configured(read)
         feedForwardKey = variant.feedForwardKey
         experts = try variant.experts(read, layers)

@@ -34,9 +34,7 @@ extension LlamaVariant {
         })
 
     private static func queryGrowth(_ read: ConfigurationReader) throws -> QueryGrowth {
-        let parameters =
-            read.json["rope_scaling"].flatMap { $0.object?.isEmpty ?? true ? nil : $0 }
-            ?? read.json["rope_parameters"]
+        let parameters = read.filledObject("rope_scaling") ?? read.json["rope_parameters"]
         let kind = (parameters?["rope_type"] ?? parameters?["type"])?.string ?? "default"
         let isScaled = ["yarn", "llama3", "longrope"].contains(kind)
         var original = parameters?["original_max_position_embeddings"]?.int

@@ -21,11 +21,9 @@ enum MultimodalText {
     ///   - defaults: the keys of a file without `text_config`.
     ///   - hasExperts: whether the text part's layers have experts.
     ///   - isTied: the default of `tie_word_embeddings`, which is a key of the whole model.
-    ///   - except: keys that other families don't support and this one does.
     /// - Throws: ``PEFTError`` for another type of text part, and for a key that isn't supported.
     static func configuration(
-        of json: JSON, types: [String], defaults: [String: JSON] = [:], isTied: Bool, hasExperts: Bool = false,
-        except: Set<String> = []
+        of json: JSON, types: [String], defaults: [String: JSON] = [:], isTied: Bool, hasExperts: Bool = false
     ) throws -> JSON {
         let value = json["text_config"] ?? .null
         guard value == .null || value.object != nil else {
@@ -42,7 +40,7 @@ enum MultimodalText {
         }
         try ModelRegistry.checkForeignKeys(
             .object(fields), file: "config.json: 'text_config'", type: type,
-            except: except.union(hasExperts ? ModelRegistry.expertKeys : []))
+            except: hasExperts ? Set(ModelRegistry.expertKeys) : [])
         // The text part's tie is that of the whole model, whatever its own key says.
         _ = try ConfigurationReader(json: .object(fields)).boolean("tie_word_embeddings", default: isTied)
         fields["model_type"] = .string(type)

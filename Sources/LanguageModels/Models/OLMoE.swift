@@ -19,6 +19,10 @@ extension GGUFArchitecture {
                 guard settings.details.clip == nil else {
                     throw description.refusal("queries, keys and values are clipped ('clip_qkv')")
                 }
+                // llama.cpp's norm of the keys is as wide as the hidden states.
+                guard settings.keyHeads == settings.heads else {
+                    throw description.refusal("there are fewer key-value heads than heads ('num_key_value_heads')")
+                }
             }
         ) { read, _ in
             try experts.configuration(read, countKey: "num_experts").merging([

@@ -14,6 +14,8 @@ final class PerLayerEmbeddings: Module {
         var epsilon: Double
         /// Whether tokens outside the table have the vector of token 0.
         var hasFallback = false
+        /// Whether token 0 is the padding token, whose vector isn't trained.
+        var hasFixedFallback: Bool
 
         /// `nil` if `hidden_size_per_layer_input` is 0.
         init?(_ read: ConfigurationReader, layers: Int, hiddenSize: Int, epsilon: Double) throws {
@@ -23,6 +25,8 @@ final class PerLayerEmbeddings: Module {
             let isNull = read.json["hidden_size_per_layer_input"] == .null
             size = try isNull ? 0 : read.integer("hidden_size_per_layer_input", default: 256, in: 0...limit)
             (self.layers, self.hiddenSize, self.epsilon) = (layers, hiddenSize, epsilon)
+            let padding = read.json["pad_token_id"]
+            hasFixedFallback = padding != .null && padding?.int ?? 0 == 0
             guard size > 0 else { return nil }
         }
     }
@@ -49,13 +53,16 @@ final class PerLayerEmbeddings: Module {
                     remedy: "use a method without a soft prompt, such as lora"))
             return Array(repeating: x.narrowed(axis: 1, 0..<settings.size), count: settings.layers)
         }
-        if settings.hasFallback {
-            ids = ids.selecting(where: ids.less(than: Double(settings.vocabularySize)), else: .zeros(like: ids))
-        }
+        let isInside = settings.hasFallback ? ids.less(than: Double(settings.vocabularySize)) : nil
+        if let isInside { ids = ids.selecting(where: isInside, else: .zeros(like: ids)) }
         let shape = [x.dim(0), settings.layers, settings.size]
         let scale = 1 / Double(settings.hiddenSize).squareRoot()
         let projected = norm((projection(x) * scale).reshaped(shape))
-        let looked = table(ids).reshaped(shape) * Double(settings.size).squareRoot()
+        var looked = table(ids)
+        if let isInside, settings.hasFixedFallback {
+            looked = looked.selecting(where: isInside.unsqueezed(1), else: looked.detached())
+        }
+        looked = looked.reshaped(shape) * Double(settings.size).squareRoot()
         return ((projected + looked) * 0.5.squareRoot()).split(axis: 1, Array(repeating: 1, count: settings.layers))
             .map { $0.reshaped(x.dim(0), settings.size) }
     }

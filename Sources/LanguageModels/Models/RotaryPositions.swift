@@ -91,7 +91,7 @@ extension RotaryPositions {
         adjust: (inout Settings) throws -> Void = { _ in }
     ) throws {
         for key in ["rope_scaling", "rope_parameters"] { try Self.checkParameters(read.json[key], key) }
-        let old = read.json["rope_scaling"].flatMap { $0.object?.isEmpty ?? true ? nil : $0 }
+        let old = read.filledObject("rope_scaling")
         let parameters = old ?? read.json["rope_parameters"]
         let share = try Self.partialFactor(parameters, read)
         guard allowsPartial || share == 1 else {

@@ -7,6 +7,11 @@ enum SharedKeys {
     /// - Throws: ``PEFTError`` if there is no such layer.
     static func sources(_ read: ConfigurationReader, windows: [Int?], shared: Int) throws -> [Int?] {
         let count = try read.integer("num_kv_shared_layers", default: shared, in: 0...max(0, windows.count - 1))
+        guard count < max(1, windows.count) else {
+            throw PEFTError(
+                "config.json: 'num_kv_shared_layers' is \(count), but the model has \(windows.count) layers",
+                remedy: "set it as the model was trained")
+        }
         let first = windows.count - count
         return try windows.indices.map { layer in
             guard layer >= first else { return nil }

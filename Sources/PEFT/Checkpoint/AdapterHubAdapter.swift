@@ -79,8 +79,8 @@ struct AdapterHubFile {
 
     func converted() throws -> ([String: JSON], [String: Tensor]) {
         switch settings["architecture"]?.string {
-        case "lora": try settings["composition_mode"] == "scale" ? scales() : lora()
-        case "prefix_tuning": try prefix()
+        case "lora": return try settings["composition_mode"] == "scale" ? scales() : lora()
+        case "prefix_tuning": return try prefix()
         case nil:
             let (configuration, tensors) = try bottlenecks()
             var json = configuration.json

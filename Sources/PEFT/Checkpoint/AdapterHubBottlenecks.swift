@@ -95,8 +95,8 @@ extension AdapterHubFile {
                 "phm_rule", of: parts, layer, shared: "phm_rule", isProduct: settings["factorized_phm_rule"] == true)
             let weight = try factor(
                 "W", of: parts, layer, shared: "W_\(position)", isProduct: settings["factorized_phm_W"] != false)
-            let count = rule.dim(0)
-            guard rule.shape == [count, count, count], weight.rank == 3, weight.dim(0) == count else {
+            let count = rule.rank == 3 ? rule.dim(0) : 0
+            guard rule.shape == [count, count, count], count > 0, weight.rank == 3, weight.dim(0) == count else {
                 throw PEFTError(
                     "\(layer) of \(module) has factors of shapes \(rule.shape) and \(weight.shape), which don't fit",
                     remedy: "download the folder again")

@@ -206,7 +206,11 @@ extension AdapterHubAdapter {
         /// The module that holds a sublayer's adapters there.
         private func module(of site: ModelOutline.SublayerSite) -> String {
             let end = ".output_site"
-            if site.path.hasSuffix(end) { return String(site.path.dropLast(end.count)) }
+            if site.path.hasSuffix(end) {
+                // BERT's adapters belong to the modules `attention.output` and `output`, T5's to the sublayers themselves.
+                let isT5 = ["t5", "mt5"].contains(outline.family)
+                return String(site.path.dropLast(end.count)) + (isT5 ? "" : ".output")
+            }
             let block = site.path.split(separator: ".").dropLast().joined(separator: ".")
             return block + (site.kind == .attention ? ".attention_adapters" : ".output_adapters")
         }

@@ -46,7 +46,7 @@ package struct MethodFacts {
     private let traits: MethodTraits
     let options: [Option]
 
-    package init(_ method: any PEFTMethod.Type) { self.init(MethodTraits(method)) }
+    package init(_ method: any PEFTMethod.Type) { self.init(MethodTraits.all([method])[0]) }
 
     init(_ traits: MethodTraits) {
         (method, self.traits) = (traits.method, traits)

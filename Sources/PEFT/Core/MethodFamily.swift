@@ -80,6 +80,9 @@ package struct MethodTraits {
             isForMixedBatches: Self.isForMixedBatches(choice, on: try outline()))
     }
 
+    /// The abilities on the first of the reference models that the method fits.
+    package init(_ method: any PEFTMethod.Type) { self = Self.all([method])[0] }
+
     /// The abilities of methods, each on the first of the reference models that it fits.
     package static func all(_ methods: [any PEFTMethod.Type]) -> [MethodTraits] {
         let models = references.compactMap {
