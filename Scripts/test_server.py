@@ -285,9 +285,11 @@ class AnswerTests(ServerCase):
     def test_state(self):
         self.assertEqual(self.server.send("GET", "/health")[0], 200)
         self.assertEqual(self.server.send("GET", "/ready")[0], 200)
+        # An answer arrives before its step is counted.
+        self.wait(lambda: self.metric("peft:num_requests_running") == 0)
         before = self.metric("peft:generation_tokens_total")
         self.complete(ignore_eos=True)
-        self.assertEqual(self.metric("peft:generation_tokens_total"), before + 8)
+        self.wait(lambda: self.metric("peft:generation_tokens_total") == before + 8)
         self.assertGreater(self.metric("peft:time_to_first_token_seconds_count"), 0)
         status, headers, _ = self.server.send("GET", "/health", headers={"X-Request-Id": "my-id_1"})
         self.assertEqual(headers["X-Request-Id"], "my-id_1")
