@@ -7,7 +7,7 @@ struct NearestFamily {
     let name: String
     /// Keys of the configuration that the family doesn't read.
     let unreadKeys: [String]
-    /// Tensors of the files that the family doesn't have, and the other way round; of the first layers only.
+    /// Unexpected tensors of the files, and tensors of the family that are missing there; of the first layers only.
     let foreignTensors: [String]
     let missingTensors: [String]
 
