@@ -14,14 +14,16 @@ enum Results {
         failure = StandardStreams.write(Console.outputIsTerminal ? Console.shown(text) : text, to: STDOUT_FILENO)
     }
 
-    /// Prints an error and returns the exit code if a result was lost: 141 (128 + `SIGPIPE`) for a closed pipe, else 1.
+    /// Returns the exit code if a result was lost: 141 (128 + `SIGPIPE`) for a closed pipe, without a word, since whoever
+    /// reads has seen enough (`peft methods | head`); else 1 with an error.
     static func exitCodeIfLost() -> Int32? {
         guard let failure else { return nil }
+        guard failure != EPIPE else { return 128 + SIGPIPE }
         Console.error(
             "can't write the result to standard output: \(StandardStreams.reason(failure)); "
                 + (failure == ENOSPC
                     ? "free some space or redirect the output elsewhere" : "redirect the output to a file"))
-        return failure == EPIPE ? 128 + SIGPIPE : 1
+        return 1
     }
 }
 
