@@ -51,6 +51,6 @@ struct LaunchCommand: ParsableCommand {
                 rest.first.map { "'\($0)' can't run in several processes" } ?? "the command is missing",
                 remedy: "use peft launch -n \(count) -- train …")
         }
-        Foundation.exit(try ProcessTeam(count, Array(rest)).run())
+        endProcess(try ProcessTeam(count, Array(rest)).run())
     }
 }

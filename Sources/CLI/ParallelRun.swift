@@ -15,7 +15,7 @@ enum ParallelRun {
         } catch let error where error is TrainingInterrupted || error is TrainingDiverged {
             // All processes know.
             job.leave()
-            guard job.isFirst else { Foundation.exit(error is TrainingDiverged ? 1 : Interrupt.exitCode) }
+            guard job.isFirst else { endProcess(error is TrainingDiverged ? 1 : Interrupt.exitCode) }
             throw error
         } catch { throw job.failure(of: error) }
     }

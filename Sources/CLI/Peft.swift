@@ -57,7 +57,7 @@ struct Main {
             switch try Invocation.prepare(words) {
             case .help(let text):
                 print(text)
-                Foundation.exit(Results.exitCodeIfLost() ?? 0)
+                endProcess(Results.exitCodeIfLost() ?? 0)
             case .parse(let prepared): arguments = prepared
             }
             var command = try Invocation.parse(arguments)
@@ -65,30 +65,30 @@ struct Main {
             Runtime.reportTruncatedFiles()
             // Throws tokenizer failures that no narrower scope threw.
             try withTokenizerErrors { try command.run() }
-            Foundation.exit(Results.exitCodeIfLost() ?? 0)
+            endProcess(Results.exitCodeIfLost() ?? 0)
         } catch let error as UsageError {
             if !ProcessTeam.repeatsFirst { Console.error(error.description) }
-            Foundation.exit(64)
+            endProcess(64)
         } catch let error as PEFTError {
             Console.error(error.description)
-            Foundation.exit(error.isUsage ? 64 : 1)
+            endProcess(error.isUsage ? 64 : 1)
         } catch let failure as RankFailure {
             if failure.isShown { Console.error(failure.description) }
-            Foundation.exit(1)
+            endProcess(1)
         } catch let diverged as TrainingDiverged {
             Console.error(diverged.description)
-            Foundation.exit(1)
+            endProcess(1)
         } catch let error as TrainingInterrupted {
             Console.error(
                 error.step > 0
                     ? "interrupted after step \(error.step); add --resume to the command to continue"
                     : "interrupted before the first step; nothing was saved")
-            Foundation.exit(Interrupt.exitCode)
+            endProcess(Interrupt.exitCode)
         } catch {
             // Help, the version, or an invalid command line.
             let (code, text) = (Peft.exitCode(for: error), Peft.fullMessage(for: error))
             if !text.isEmpty { code == .success ? print(text) : Console.note(text) }
-            Foundation.exit(Results.exitCodeIfLost() ?? code.rawValue)
+            endProcess(Results.exitCodeIfLost() ?? code.rawValue)
         }
     }
 }
