@@ -16,11 +16,14 @@ private func expectingErrors(_ body: () throws -> Void) {
 
 /// A file with the fuzzer's bytes, in memory where the system has such a folder.
 private let folder: URL = {
+    try? FileManager.default.createDirectory(at: folderName, withIntermediateDirectories: true)
+    atexit { try? FileManager.default.removeItem(at: folderName) }
+    return folderName
+}()
+
+private let folderName: URL = {
     let parent = FileManager.default.fileExists(atPath: "/dev/shm") ? "/dev/shm" : NSTemporaryDirectory()
-    let folder = URL(fileURLWithPath: parent).appendingPathComponent("peft-fuzz-\(getpid())")
-    try? FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-    atexit { try? FileManager.default.removeItem(at: folder) }
-    return folder
+    return URL(fileURLWithPath: parent).appendingPathComponent("peft-fuzz-\(getpid())")
 }()
 
 private func file(_ name: String, _ data: Data) -> URL {
