@@ -138,7 +138,7 @@ struct ConvertCommand: ParsableCommand {
         }
     }
 
-    private func writeGGUF(_ url: URL, _ target: URL, _ type: GGUFType) throws {
+    private func writeGGUF(_ url: URL, _ target: URL, _ type: GGUFFormat) throws {
         let folder = try AdapterFolder(url)
         let model = try AdapterBase(folder.configuration, of: url).folder(model).outline()
         try GGUFAdapter.write(folder, on: model, type: type, to: target, replacing: false)

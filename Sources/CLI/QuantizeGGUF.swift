@@ -7,7 +7,7 @@ import Torch
 /// The GGUF formats of llama.cpp.
 extension QuantizeCommand {
     /// Writes the model, quantizing one matrix at a time.
-    func writeGGUF(_ type: GGUFType) throws {
+    func writeGGUF(_ type: GGUFFormat) throws {
         guard calibration == nil, !double else {
             throw UsageError(
                 "--calibration and --double cannot be used with --to \(to)", remedy: "remove them")

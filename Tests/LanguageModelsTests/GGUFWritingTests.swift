@@ -87,6 +87,9 @@ import TorchTestSupport
             #expect(try Self.difference(ModelFolder(file).load(), bytes) < 1e-5)
             try model.writeGGUF(to: file, type: .q4_0, tokenizer: tokenizer, name: "a")
             #expect(try Self.difference(ModelFolder(file).load(), model) < 0.9)
+            let mixture = try #require(GGUFFormat.all.first { $0.name == "Q5_K_M" })
+            try model.writeGGUF(to: file, type: mixture, tokenizer: tokenizer, name: "a")
+            #expect(try Self.difference(ModelFolder(file).load(), model) < 0.5)
             #expect(try Self.sameTokens(source, file) > 5)
         }
     }

@@ -60,6 +60,50 @@ import TorchTestSupport
         #expect(settings["a.text"]?.number == nil)
     }
 
+    // MARK: Writing
+
+    /// Relative error of Gaussian values, near what the bits allow.
+    @Test(arguments: [
+        (GGUFType.q8_0, 0.0055), (.q4_0, 0.088), (.q4_1, 0.080), (.q5_0, 0.044), (.q5_1, 0.039), (.q6_K, 0.0185),
+        (.q5_K, 0.037), (.q4_K, 0.074),
+    ]) func quantizedNumbersAreNear(type: GGUFType, limit: Double) throws {
+        var random = SeededRandom(seed: 5)
+        let numbers = Tensor.zeros([16, 512])
+        numbers.fillNormal(deviation: 0.02, from: &random)
+        try withTemporaryFolder { folder in
+            let file = folder.appendingPathComponent("a.gguf")
+            try GGUFFile.write([], [.init("w", [16, 512], type) { numbers }], to: file)
+            let stored = try GGUFFile(file).tensor("w").to(.float32)
+            let error = relativeDifference(stored, numbers)
+            #expect(error < limit)
+            #expect(error > limit * 0.8)
+            // What was read lies on a grid already.
+            try GGUFFile.write([], [.init("w", [16, 512], type) { stored }], to: file)
+            let again = try GGUFFile(file).tensor("w").to(.float32)
+            #expect(relativeDifference(again, stored) < limit * 0.6)
+        }
+    }
+
+    /// Zeros, constants, one large value and NaN.
+    @Test(arguments: GGUFType.written.filter { $0.plain == nil }) func unusualBlocksAreFinite(type: GGUFType) throws {
+        var values = [Float](repeating: 0, count: 1024)
+        for i in 256..<512 { values[i] = -3 }
+        (values[600], values[800], values[801]) = (1e6, .nan, .infinity)
+        let numbers = Tensor(values).reshaped([4, 256])
+        try withTemporaryFolder { folder in
+            let file = folder.appendingPathComponent("a.gguf")
+            try GGUFFile.write([], [.init("w", [4, 256], type) { numbers }], to: file)
+            let stored = try GGUFFile(file).tensor("w").to(.float32).array(Float.self)
+            let isFinite = stored.allSatisfy(\.isFinite)
+            let error = stored[256..<512].reduce(0) { max($0, abs($1 + 3)) }
+            #expect(isFinite)
+            #expect(Set(stored[..<256]) == [0])
+            #expect(error < 0.02)
+            #expect(stored[800] == 0)
+            #expect(stored[801] == 0)
+        }
+    }
+
     // MARK: Damage
 
     private func read(_ change: (inout [UInt8]) -> Void) throws -> GGUFFile {

@@ -6,18 +6,19 @@ import PEFTTokenizers
 import Torch
 import TorchNN
 
-/// The GGUF types that `--to gguf-…` selects.
+/// The GGUF formats that `--to gguf-…` selects.
 enum GGUFTarget {
-    static let names = GGUFType.written.map { "gguf-" + $0.name.lowercased() }
+    static let names = GGUFFormat.all.map { "gguf-" + $0.name.lowercased() }
 
-    /// The GGUF type of the output; `nil` for another format.
+    /// The GGUF format of the output; `nil` for another format.
     ///
     /// - Parameters:
-    ///   - usual: the type for `gguf` alone.
-    ///   - types: the supported types.
-    /// - Throws: ``UsageError`` for an unsupported type.
-    static func type(_ name: String, usual: GGUFType, among types: [GGUFType] = GGUFType.written) throws -> GGUFType?
-    {
+    ///   - usual: the format for `gguf` alone.
+    ///   - types: the supported formats.
+    /// - Throws: ``UsageError`` for an unsupported format.
+    static func type(
+        _ name: String, usual: GGUFFormat, among types: [GGUFFormat] = GGUFFormat.all
+    ) throws -> GGUFFormat? {
         let name = name.lowercased()
         guard name != "gguf" else { return usual }
         guard name.hasPrefix("gguf-") else { return nil }
@@ -30,7 +31,7 @@ enum GGUFTarget {
     }
 
     /// The output of a command, checked before the work starts: a file for a GGUF type, else a folder.
-    static func output(_ path: String, as type: GGUFType?) throws -> URL {
+    static func output(_ path: String, as type: GGUFFormat?) throws -> URL {
         guard type != nil else { return try Output.folder(path) }
         guard GGUFHeader.isName(Output.url(path)) else {
             throw UsageError(
@@ -42,7 +43,7 @@ enum GGUFTarget {
 
     /// Compares the logits of a written file with those of the model, or of its adapter.
     static func drift(
-        of file: URL, as type: GGUFType, from logits: [Tensor], on batches: [TrainingBatch]
+        of file: URL, as type: GGUFFormat, from logits: [Tensor], on batches: [TrainingBatch]
     ) throws -> MergeDrift {
         let stored = try ModelFolder(file).load(device: batches.first?.input.ids.device ?? .cpu)
         return try .between(logits, MergeDrift.logits(of: stored, on: batches), name: "GGUF \(type.name)")
@@ -65,7 +66,7 @@ enum GGUFTarget {
     }
 
     /// Writes a model with the tokenizer from `folder`.
-    static func write(_ model: any LanguageModel, tokenizer folder: URL, as type: GGUFType, to url: URL) throws {
+    static func write(_ model: any LanguageModel, tokenizer folder: URL, as type: GGUFFormat, to url: URL) throws {
         try model.requireFiniteWeights()
         let table = model.namedModules().first { $0.path == model.inputEmbedding }?.module as? Embedding
         let tokenizer = try GGUFVocabulary.settings(folder: folder, size: table?.entries ?? 0)

@@ -348,6 +348,8 @@ int ct_quantize_blocks(const CTTensor *weight, CTBlockCode, int64_t block, CTTen
 int ct_quantize_scales(const CTTensor *scales, CTTensor **codes, CTTensor **nested_scales, CTTensor **table, double *offset);
 /// codes int8 [out, in] and scales float32 [out], the rows' absolute maxima.
 int ct_quantize_rows(const CTTensor *weight, CTTensor **codes, CTTensor **scales);
+/// The blocks of a tensor in a quantized type of GGUF files, by its number there, as uint8 [bytes].
+CTTensor *ct_encode_gguf(const CTTensor *values, uint32_t type);
 /// Whether kernels called on this thread may use 512-bit vectors, if available; to test the other kernels.
 void ct_use_wide_vectors(bool allowed);
 

@@ -13,7 +13,7 @@ package enum GGUFAdapter {
     ///   - type: storage type: F32, F16 or BF16.
     /// - Throws: ``PEFTError`` that names what the format can't represent.
     package static func write(
-        _ folder: AdapterFolder, on model: any LanguageModel, type: GGUFType = .f32, to url: URL,
+        _ folder: AdapterFolder, on model: any LanguageModel, type: GGUFFormat = .f32, to url: URL,
         replacing: Bool = true
     ) throws {
         let names = try GGUFNames(of: model)
@@ -51,17 +51,17 @@ package enum GGUFAdapter {
             }
             func read() throws -> Tensor { try folder.tensors.tensor(key).to(.float32) }
             switch part {
-            case .a: contents.append(.init(target + ".lora_a", shape, type, make: read))
+            case .a: contents.append(.init(target + ".lora_a", shape, type.type, make: read))
             case .embeddingA:
                 // An embedding is looked up by row, so llama.cpp expects its factors transposed.
                 contents.append(
-                    .init(target + ".lora_a", shape.reversed(), type) { try read().T.contiguous() })
+                    .init(target + ".lora_a", shape.reversed(), type.type) { try read().T.contiguous() })
             case .b, .embeddingB:
                 // llama.cpp scales by α / r; fold any other scale into B.
                 let branch = try LoRA.branch(configuration, at: path)
                 let factor = branch.scale * Double(branch.rank) / alpha
                 contents.append(
-                    .init(target + ".lora_b", shape, type) {
+                    .init(target + ".lora_b", shape, type.type) {
                         let b = try part == .b ? names.stored(read(), at: path + ".weight") : read()
                         return abs(factor - 1) < 1e-12 ? b : b * factor
                     })
@@ -74,7 +74,7 @@ package enum GGUFAdapter {
             [
                 ("general.architecture", .string(names.name)), ("general.type", .string("adapter")),
                 ("general.name", .string(folder.url.lastPathComponent)),
-                ("general.file_type", .integer(type.fileType)), ("adapter.type", .string("lora")),
+                ("general.file_type", .integer(type.number)), ("adapter.type", .string("lora")),
                 ("adapter.lora.alpha", .number(Float(alpha))),
             ], contents.sorted { $0.name < $1.name }, to: url, replacing: replacing)
     }

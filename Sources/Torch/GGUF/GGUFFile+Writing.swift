@@ -1,24 +1,15 @@
+import CTorch
 import Foundation
 import PEFTSupport
 
 extension GGUFType {
     /// The types that can be written.
-    package static let written: [GGUFType] = [.f32, .f16, .bf16, .q8_0, .q4_0]
+    package static let written: [GGUFType] = [
+        .f32, .f16, .bf16, .q8_0, .q4_0, .q4_1, .q5_0, .q5_1, .q4_K, .q5_K, .q6_K,
+    ]
 
-    /// llama.cpp's number for a file mostly of this type (`general.file_type`).
-    package var fileType: Int {
-        switch self {
-        case .f32: 0
-        case .f16: 1
-        case .q4_0: 2
-        case .q8_0: 7
-        case .bf16: 32
-        // "Guessed", for types that aren't written.
-        default: 1024
-        }
-    }
-
-    /// Encodes a tensor in this type, rounded as in llama.cpp.
+    /// Encodes a tensor in this type: bit for bit as llama.cpp does for blocks of 32 values, with a search for scales of
+    /// this package's own for blocks of 256.
     ///
     /// - Throws: ``PEFTError`` for a type that can't be written, and for rows that aren't whole blocks.
     func encoded(_ tensor: Tensor) throws -> Data {
@@ -26,47 +17,8 @@ extension GGUFType {
         guard GGUFType.written.contains(self), tensor.dim(-1).isMultiple(of: block) else {
             throw PEFTError("a tensor of shape \(tensor.shape) can't be written as \(name)")
         }
-        let numbers = try withTorchErrors { tensor.array(Float.self) }
-        var out = Data(count: numbers.count / block * bytes)
-        out.withUnsafeMutableBytes { out in
-            numbers.withUnsafeBufferPointer { numbers in
-                for index in 0..<(numbers.count / block) {
-                    let from = UnsafeBufferPointer(rebasing: numbers[(index * block)..<((index + 1) * block)])
-                    let to = UnsafeMutableRawBufferPointer(rebasing: out[(index * bytes)..<((index + 1) * bytes)])
-                    self == .q8_0 ? Self.q8(from, to) : Self.q4(from, to)
-                }
-            }
-        }
-        return out
-    }
-
-    private static func write(_ scale: Float, _ to: UnsafeMutableRawBufferPointer) {
-        let bits = Half(scale).bits
-        (to[0], to[1]) = (UInt8(truncatingIfNeeded: bits), UInt8(bits >> 8))
-    }
-
-    /// Scale: absmax / 127.
-    private static func q8(_ from: UnsafeBufferPointer<Float>, _ to: UnsafeMutableRawBufferPointer) {
-        let scale = from.reduce(0) { max($0, abs($1)) } / 127
-        let factor = scale == 0 ? 0 : 1 / scale
-        write(scale, to)
-        for i in 0..<32 { to[2 + i] = UInt8(bitPattern: Int8(clamping: whole((from[i] * factor).rounded()))) }
-    }
-
-    /// Scale: the value of largest magnitude / −8, which makes that value exact.
-    private static func q4(_ from: UnsafeBufferPointer<Float>, _ to: UnsafeMutableRawBufferPointer) {
-        var largest: Float = 0
-        for number in from where abs(number) > abs(largest) { largest = number }
-        let scale = largest / -8
-        let factor = scale == 0 ? 0 : 1 / scale
-        write(scale, to)
-        func code(_ i: Int) -> UInt8 { UInt8(min(15, max(0, whole(from[i] * factor + 8.5)))) }
-        for i in 0..<16 { to[2 + i] = code(i) | code(i + 16) << 4 }
-    }
-
-    /// Truncated to an integer; 0 for NaN.
-    private static func whole(_ number: Float) -> Int {
-        number.isFinite ? Int(max(-1000, min(1000, number))) : 0
+        let blocks = try withTorchErrors { wrap(ct_encode_gguf(tensor.pointer, rawValue)) }
+        return try withTorchErrors { blocks.withBytes { Data($0) } }
     }
 }
 
