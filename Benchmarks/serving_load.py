@@ -73,6 +73,37 @@ def write_tokenizer(folder, words):
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>", "unk_token": "<unk>"}))
 
 
+def write_letters(folder, words):
+    """A byte-level BPE tokenizer, which llama.cpp has, too. Its words are the texts of letter_words, a token each."""
+    alphabet = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [code for code in range(256) if code not in alphabet]
+    letters = [chr(code) for code in alphabet] + [chr(256 + i) for i in range(len(others))]
+    tokens = ["<s>", "</s>", *letters]
+    known = ["\u0120" + word for word in letter_words(words - len(tokens))]
+    vocabulary = {token: i for i, token in enumerate(tokens + known)}
+    special = [dict(id=i, content=tokens[i], single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+               for i in range(2)]
+    plain = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    tokenizer = {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": special, "normalizer": None, "pre_tokenizer": plain,
+        "post_processor": None, "decoder": plain,
+        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
+                  "fuse_unk": False, "byte_fallback": False, "vocab": vocabulary,
+                  "merges": [f"{word[:-1]} {word[-1]}" for word in known]}}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "GPT2Tokenizer", "bos_token": "<s>", "eos_token": "</s>", "add_bos_token": False}))
+
+
+def letter_words(count):
+    """a, b, …, z, aa, ab, …: each word follows its beginning."""
+    words, start = [""], 0
+    while len(words) <= count:
+        words += [words[start] + chr(ord("a") + i) for i in range(26)]
+        start += 1
+    return words[1:count + 1]
+
+
 def write_tensors(path, tensors):
     """fp32 safetensors: names to shapes and values."""
     header, end = {}, 0
@@ -507,7 +538,7 @@ def write_large(folder):
         vocab_size=words, hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
         tie_word_embeddings=True, eos_token_id=1, bos_token_id=0, pad_token_id=0, max_position_embeddings=2048))
     model.save_pretrained(base)
-    write_tokenizer(base, words)
+    write_letters(base, words)
     settings = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     names = ["a", "b"]
     for name in names:
@@ -517,7 +548,7 @@ def write_large(folder):
                 torch.nn.init.normal_(value, std=0.02)
         adapted.save_pretrained(folder / name)
         adapted.merge_and_unload().save_pretrained(folder / f"merged-{name}")
-        write_tokenizer(folder / f"merged-{name}", words)
+        write_letters(folder / f"merged-{name}", words)
     return base, names
 
 
@@ -528,7 +559,8 @@ def compare(options, folder):
         sys.exit("--compare makes a model with the packages torch, transformers and peft: install them")
     model, names = write_large(folder)
     choose = random.Random(7)
-    prompts = [" ".join(f"w{choose.randrange(2, 32_000)}" for _ in range(64)) for _ in range(16)]
+    known = letter_words(31_000)
+    prompts = ["".join(" " + choose.choice(known) for _ in range(64)) for _ in range(16)]
     rows = []
 
     def measure(name, port, served):
@@ -578,13 +610,50 @@ def compare(options, folder):
     serve = [sys.executable, "-m", "transformers.cli.transformers", "serve", "--device", "cpu"]
     for label, extra in (("transformers serve", []), ("transformers serve --continuous-batching", ["--continuous-batching"])):
         other(label, ["fastapi", "uvicorn", "openai"], [*serve, *extra], ("base", [str(model)]), ("2 merged models", merged))
-    gguf = folder / "base.gguf"
-    if importlib.util.find_spec("llama_cpp"):
-        run(options.peft, "quantize", "--model", model, "--to", "gguf-f32", "--output", gguf)
-    # It loads one adapter at most.
-    other("llama-cpp-python", ["llama_cpp", "starlette_context"], [sys.executable, "-m", "llama_cpp.server", "--model", str(gguf)],
-          ("base", ["base"]))
+    name = "llama.cpp in process (cyllama)"
+    if importlib.util.find_spec("cyllama") is None:
+        rows.append([name, "not installed: cyllama", "", "", "", ""])
+    else:
+        rows += llama_cpp(options, folder, names, prompts, name)
     table(["server", "answers/s", "tokens/s", "first token p50, ms", "between tokens p50, ms", "failed"], rows)
+
+
+def llama_cpp(options, folder, names, prompts, label):
+    """Rows for llama.cpp's batches without a server: its own server is not on the package index, and those of the Python packages
+    don't batch requests. Sequences with different LoRAs can't share a batch there, and cyllama can't apply any, so each adapter
+    is a merged model, and batches of half the size take turns."""
+    from cyllama.batching import BatchGenerator, GenerationConfig
+
+    rows = []
+    for run_label, models in (("base", ["base"]), (f"{len(names)} merged models in turn", [f"merged-{name}" for name in names])):
+        generators = []
+        for model in models:
+            file = folder / f"{model}.gguf"
+            run(options.peft, "quantize", "--model", folder / model, "--to", "gguf-f32", "--output", file)
+            generators.append(BatchGenerator(str(file), batch_size=2048, n_ctx=2048, n_seq_max=options.streams))
+            if options.threads:
+                generators[-1].ctx.set_n_threads(options.threads, options.threads)
+        size = max(1, options.streams // len(models))
+        settings = GenerationConfig(max_tokens=TOKENS, temperature=0.0, add_bos=False)
+
+        def batch(number):
+            generator = generators[number % len(generators)]
+            generator.ctx.kv_cache_clear(True)
+            picked = [prompts[(number * size + i) % len(prompts)] for i in range(size)]
+            return generator.generate_batch(picked, settings)
+
+        for number in range(len(models)):
+            batch(number)
+        count = max(1, options.streams * options.requests // size)
+        start = time.perf_counter()
+        answers = [answer for number in range(count) for answer in batch(number)]
+        seconds = time.perf_counter() - start
+        for generator in generators:
+            generator.close()
+        rows.append([
+            f"{label}, {run_label}, batches of {size}", f"{len(answers) / seconds:.2f}", f"{len(answers) * TOKENS / seconds:.0f}", "",
+            "", "0"])
+    return rows
 
 
 def main():

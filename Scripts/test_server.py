@@ -875,12 +875,57 @@ class LifeCycleTests(unittest.TestCase):
                 self.assertNotEqual(result.returncode, 0, text)
                 self.assertIn("rror", result.stderr)
 
+    @unittest.skipUnless(shutil.which("openssl"), "openssl is missing")
+    def test_tls(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("a", "b"):
+                subprocess.run(
+                    ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+                     "-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.pem", "-subj", "/CN=localhost",
+                     "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+            files = ["--tls-certificate", folder + "/a.pem", "--tls-key", folder + "/a.key"]
+            server = Server(folder, *files, key=KEY)
+            try:
+                trust = ssl.create_default_context(cafile=folder + "/a.pem")
+                server.connect = lambda: http.client.HTTPSConnection("127.0.0.1", server.port, timeout=60, context=trust)
+                answer = server.post("/v1/completions", {"prompt": "w5", "max_tokens": 3, "temperature": 0})
+                self.assertEqual(answer["usage"]["completion_tokens"], 3)
+                self.assertEqual(server.send("GET", "/v1/models", headers={"Authorization": ""})[0], 401)
+                form = {"Content-Type": "application/x-www-form-urlencoded"}
+                _, headers, _ = server.send("POST", "/login", f"key={KEY}&next=/playground", form)
+                self.assertIn("; Secure", headers["Set-Cookie"])
+                # Nothing is answered in plain text.
+                plain = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+                plain.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                with contextlib.suppress(ConnectionError):
+                    self.assertNotIn(b"HTTP", plain.recv(100))
+                plain.close()
+                with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+                    with trust.wrap_socket(connection, server_hostname="127.0.0.1") as wrapped:
+                        self.assertIn(wrapped.version(), ("TLSv1.2", "TLSv1.3"))
+            finally:
+                self.assertEqual(server.stop(), 0)
+            for options, said in (
+                (files[:2], "--tls-certificate needs --tls-key"), (files[2:], "--tls-key needs --tls-certificate"),
+                (["--tls-certificate", folder + "/none", *files[2:]], "is not a readable certificate"),
+                ([*files[:2], "--tls-key", folder + "/a.pem"], "is not a readable private key"),
+                ([*files[:2], "--tls-key", folder + "/b.key"], "is not the key of"),
+            ):
+                result = subprocess.run(
+                    [program(), "--model", server.model, *options], capture_output=True, text=True, timeout=60)
+                self.assertNotEqual(result.returncode, 0)
+                self.assertIn(said, result.stderr)
+
     def test_mistakes_at_the_start(self):
         with tempfile.TemporaryDirectory() as folder:
             for options in (["--model", folder + "/none"], ["--model", folder, "--port", "99999"], ["--max-sequences", "0"]):
                 result = subprocess.run([program(), *options], capture_output=True, text=True, timeout=60)
                 self.assertNotEqual(result.returncode, 0)
                 self.assertIn("rror", result.stderr)
+            write_model(folder + "/model")
+            result = subprocess.run(
+                [program(), "--model", folder + "/model", "--pooling", "max"], capture_output=True, text=True, timeout=60)
+            self.assertIn("unknown pooling 'max'; use one of mean, cls, last-token", result.stderr)
 
 
 @unittest.skipUnless(program() and shutil.which("nginx") and shutil.which("openssl"), "peft-server or nginx is missing")

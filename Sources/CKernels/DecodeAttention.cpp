@@ -16,23 +16,22 @@ using ckernels::Start;
 /// Minimum multiplications per thread.
 constexpr int64_t grain = 32768;
 
+/// y [width] = p [keys] V [keys, width], with the sums in registers.
+template <int width>
+inline __attribute__((always_inline)) void weighted_columns(const float *p, const float *v, int64_t stride, int64_t keys, float *y) {
+    float sums[width] = {};
+    for (int64_t j = 0; j < keys; ++j) {
+        for (int k = 0; k < width; ++k) sums[k] += p[j] * v[j * stride + k];
+    }
+    for (int k = 0; k < width; ++k) y[k] = sums[k];
+}
+
 /// y [size] = p [keys] V [keys, size].
 CK_CLONES void weighted_sum(const float *p, const float *v, int64_t stride, int64_t keys, int64_t size, float *y) {
-    constexpr int width = 32;
     int64_t start = 0;
-    for (; start + width <= size; start += width) {
-        float sums[width] = {};
-        for (int64_t j = 0; j < keys; ++j) {
-            const float *row = v + j * stride + start;
-            for (int k = 0; k < width; ++k) sums[k] += p[j] * row[k];
-        }
-        for (int k = 0; k < width; ++k) y[start + k] = sums[k];
-    }
-    for (; start < size; ++start) {
-        float sum = 0;
-        for (int64_t j = 0; j < keys; ++j) sum += p[j] * v[j * stride + start];
-        y[start] = sum;
-    }
+    for (; start + 32 <= size; start += 32) weighted_columns<32>(p, v + start, stride, keys, y + start);
+    for (; start + 8 <= size; start += 8) weighted_columns<8>(p, v + start, stride, keys, y + start);
+    for (; start < size; ++start) weighted_columns<1>(p, v + start, stride, keys, y + start);
 }
 
 /// Vectors of one head, `stride` floats apart.

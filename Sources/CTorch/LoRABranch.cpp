@@ -1,10 +1,9 @@
 // The LoRA branch as one autograd node that adds to the projection's output in place (Hu et al. 2021, eq. 3).
-#include <ATen/ops/mm.h>
-
 #include "AutogradNode.hpp"
 #include "Bridge.hpp"
 #include "Dropout.hpp"
 #include "Elements.hpp"
+#include "LoRABranch.hpp"
 #include "MatrixProduct.hpp"
 #include "Precision.hpp"
 #include "ckernels/FewRows.hpp"
@@ -67,7 +66,15 @@ private:
     bool is_scaled = false;
 };
 
-/// Whether the few-row kernel adds the LoRA delta: nothing needs a gradient.
+/// Minimum rows per thread.
+constexpr int64_t rows_of_a_thread = 4;
+/// Minimum elements of B per thread.
+constexpr int64_t elements_of_b = 4096;
+
+}  // namespace
+
+namespace ctorch {
+
 bool is_for_few(const at::Tensor &y, const at::Tensor &x, const at::Tensor &a, const at::Tensor &b) {
     return is_plain(y) && is_plain(x) && is_plain(a) && is_plain(b) && !is_half(compute_type(y)) &&
            !(at::GradMode::is_enabled() && (y.requires_grad() || x.requires_grad() || a.requires_grad() || b.requires_grad()));
@@ -79,94 +86,41 @@ void check_factors(const at::Tensor &y, const at::Tensor &x, const at::Tensor &a
                 "shape mismatch: LoRA A ", a.sizes(), ", B ", b.sizes(), ", input ", x.sizes(), ", output ", y.sizes());
 }
 
-/// Minimum rows per thread.
-constexpr int64_t rows_of_a_thread = 4;
-/// Minimum elements of B per thread.
-constexpr int64_t elements_of_b = 4096;
+at::Tensor with_lora_branch(const at::Tensor &y, const at::Tensor &x, const at::Tensor &a, const at::Tensor &b, double scale,
+                            double dropout, uint64_t seed) {
+    if (dropout == 0 && is_for_few(y, x, a, b) && y.size(-1) > 0 && y.numel() <= ckernels::few_dense_rows * y.size(-1)) {
+        check_factors(y, x, a, b);
+        const int64_t inputs = x.size(-1), outputs = y.size(-1);
+        float *to = mutable_floats(y);
+        const float *from = floats(x);
+        const int64_t rows = y.numel() / outputs, rank = a.size(0);
+        const auto add = [&](int64_t begin, int64_t end, int64_t first, int64_t last) {
+            ckernels::add_low_rank(to + begin * outputs, from + begin * inputs, end - begin, inputs, outputs, rank, floats(a),
+                                   floats(b), static_cast<float>(scale), first, last);
+        };
+        if (rows > rows_of_a_thread) {
+            ckernels::parallel_for(0, rows, rows_of_a_thread, [&](int64_t begin, int64_t end) { add(begin, end, 0, outputs); });
+        } else {
+            // B is divided among the threads; each computes x Aᵀ itself, which is faster than synchronizing.
+            const int64_t grain = std::max<int64_t>(1, elements_of_b / std::max<int64_t>(1, rank));
+            ckernels::parallel_for(0, outputs, grain, [&](int64_t first, int64_t last) { add(0, rows, first, last); });
+        }
+        return y;
+    }
+    // The base's type decides: trained parameters of a wider type are downcast.
+    at::ScalarType type = compute_type(y);
+    at::Tensor output = in_type(y, type), input = in_type(x, type);
+    at::Tensor first = in_type(a, type), second = in_type(b, type);
+    WithoutAutocast guard;
+    auto shape = output.sizes().vec();
+    at::Tensor flat = output.reshape({-1, output.size(-1)});
+    at::Tensor result = applied(LoRABranch(scale, dropout, seed), {flat, input.reshape({-1, input.size(-1)}), first, second});
+    return result.reshape(shape);
+}
 
-/// Consecutive rows with the same adapter, or none.
-struct Group {
-    int64_t first, end;
-    const CTTensor *a, *b;
-    double scale;
-};
-
-}  // namespace
+}  // namespace ctorch
 
 extern "C" CTTensor *ct_lora_branch(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b, double scale,
                                     double dropout, uint64_t seed) {
-    return tensor_or_error([&]() -> at::Tensor {
-        const at::Tensor &y_given = unbox(y), &x_given = unbox(x);
-        if (dropout == 0 && is_for_few(y_given, x_given, unbox(a), unbox(b)) && y_given.size(-1) > 0 &&
-            y_given.numel() <= ckernels::few_dense_rows * y_given.size(-1)) {
-            check_factors(y_given, x_given, unbox(a), unbox(b));
-            const int64_t inputs = x_given.size(-1), outputs = y_given.size(-1);
-            float *to = mutable_floats(y_given);
-            const float *from = floats(x_given);
-            const int64_t rows = y_given.numel() / outputs, rank = unbox(a).size(0);
-            const auto add = [&](int64_t begin, int64_t end, int64_t first, int64_t last) {
-                ckernels::add_low_rank(to + begin * outputs, from + begin * inputs, end - begin, inputs, outputs, rank,
-                                       floats(unbox(a)), floats(unbox(b)), static_cast<float>(scale), first, last);
-            };
-            if (rows > rows_of_a_thread) {
-                ckernels::parallel_for(0, rows, rows_of_a_thread,
-                                       [&](int64_t begin, int64_t end) { add(begin, end, 0, outputs); });
-            } else {
-                // B is divided among the threads; each computes x Aᵀ itself, which is faster than synchronizing.
-                const int64_t grain = std::max<int64_t>(1, elements_of_b / std::max<int64_t>(1, rank));
-                ckernels::parallel_for(0, outputs, grain, [&](int64_t first, int64_t last) { add(0, rows, first, last); });
-            }
-            return y_given;
-        }
-        // The base's type decides: trained parameters of a wider type are downcast.
-        at::ScalarType type = compute_type(unbox(y));
-        at::Tensor output = in_type(unbox(y), type), input = in_type(unbox(x), type);
-        at::Tensor first = in_type(unbox(a), type), second = in_type(unbox(b), type);
-        WithoutAutocast guard;
-        auto shape = output.sizes().vec();
-        at::Tensor flat = output.reshape({-1, output.size(-1)});
-        at::Tensor result = applied(LoRABranch(scale, dropout, seed), {flat, input.reshape({-1, input.size(-1)}), first, second});
-        return result.reshape(shape);
-    });
-}
-
-extern "C" int ct_grouped_lora_branches(const CTTensor *y, const CTTensor *x, int groups, const int64_t *offsets,
-                                        const CTTensor *const *a, const CTTensor *const *b, const double *scales) {
-    return status_or_error([&] {
-        const at::Tensor &output = unbox(y), &input = unbox(x);
-        TORCH_CHECK(output.dim() == 2 && input.dim() == 2 && output.size(0) == input.size(0),
-                    "input and output must be matrices with equally many rows (got ", input.sizes(), " and ", output.sizes(),
-                    ")");
-        bool is_for_kernel = true;
-        std::vector<Group> list;
-        for (int g = 0; g < groups; ++g) {
-            TORCH_CHECK(0 <= offsets[g] && offsets[g] <= offsets[g + 1] && offsets[g + 1] <= output.size(0), "offsets of group ",
-                        g, " are not within ", output.size(0), " rows");
-            if (!a[g] || offsets[g] == offsets[g + 1]) continue;
-            check_factors(output, input, unbox(a[g]), unbox(b[g]));
-            is_for_kernel = is_for_kernel && is_for_few(output, input, unbox(a[g]), unbox(b[g]));
-            list.push_back({offsets[g], offsets[g + 1], a[g], b[g], scales[g]});
-        }
-        if (is_for_kernel) {
-            float *to = mutable_floats(output);
-            const float *from = floats(input);
-            const int64_t inputs = input.size(1), outputs = output.size(1);
-            ckernels::parallel_for(0, static_cast<int64_t>(list.size()), 1, [&](int64_t begin, int64_t end) {
-                for (int64_t g = begin; g < end; ++g) {
-                    const Group &group = list[static_cast<size_t>(g)];
-                    ckernels::add_low_rank(to + group.first * outputs, from + group.first * inputs, group.end - group.first,
-                                           inputs, outputs, unbox(group.a).size(0), floats(unbox(group.a)),
-                                           floats(unbox(group.b)), static_cast<float>(group.scale), 0, outputs);
-                }
-            });
-            return;
-        }
-        at::ScalarType type = compute_type(output);
-        WithoutAutocast guard;
-        for (const Group &group : list) {
-            at::Tensor low = at::mm(in_type(input.slice(0, group.first, group.end), type), in_type(unbox(group.a), type).t());
-            at::Tensor part = output.slice(0, group.first, group.end);
-            part.add_(at::mm(low, in_type(unbox(group.b), type).t()), group.scale);
-        }
-    });
+    return tensor_or_error([&] { return with_lora_branch(unbox(y), unbox(x), unbox(a), unbox(b), scale, dropout, seed); });
 }

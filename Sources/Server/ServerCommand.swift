@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Hummingbird
+import HummingbirdTLS
 import LanguageModels
 import Logging
 import PEFT
@@ -64,6 +65,7 @@ struct ServerCommand: AsyncParsableCommand {
         }
         LoggingSystem.bootstrap { _ in ServerLogHandler(level: level, isJSON: options.logFormat == .json) }
         let logger = Logger(label: "peft-server")
+        let tls = try options.tls?.configuration()
         let folder = try Self.folder(options)
         let url = folder.url
         let baseHasHead = try !folder.lacksHead()
@@ -99,16 +101,19 @@ struct ServerCommand: AsyncParsableCommand {
         let readiness = Readiness()
         StateRoutes(engine: engine, names: names, readiness: readiness).add(to: router)
         try addPages(engine, names, to: router)
+        // Connections that send nothing, or half a request, are closed.
+        let patience: Int64 = 75
         let application = Application(
             router: router,
-            // Connections that send nothing, or half a request, are closed.
-            server: .http1(configuration: .init(idleTimeout: .seconds(75))),
+            server: try tls.map {
+                try .tls(.http1(configuration: .init(idleTimeout: .seconds(patience))), tlsConfiguration: $0)
+            } ?? .http1(configuration: .init(idleTimeout: .seconds(patience))),
             configuration: .init(address: .hostname(options.host, port: options.port), serverName: "peft-server"),
             onServerRunning: { channel in
                 logger.info(
                     "listening",
                     metadata: [
-                        "host": .string(options.host),
+                        "scheme": .string(tls == nil ? "http" : "https"), "host": .string(options.host),
                         "port": .stringConvertible(channel.localAddress?.port ?? options.port),
                         "model": .string(names.base),
                         "context_length": .stringConvertible(engine.model.contextLength),
@@ -190,7 +195,9 @@ struct ServerCommand: AsyncParsableCommand {
         }
         let pooling = try options.pooling.map { name in
             guard let mode = Pooling.Mode(rawValue: name) else {
-                throw PEFTError("unknown pooling '\(name)'", remedy: "use mean or cls")
+                throw PEFTError(
+                    "unknown pooling '\(name)'",
+                    remedy: "use one of \(Pooling.Mode.allCases.map(\.rawValue).joined(separator: ", "))")
             }
             return mode
         }

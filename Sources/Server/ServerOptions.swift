@@ -41,7 +41,10 @@ struct ServerOptions: ParsableArguments {
             "Task of a model with a head, if neither it nor an adapter says so: \(ModelTask.allCases.map(\.rawValue).joined(separator: ", ")).",
             valueName: "task"))
     var task: String?
-    @Option(help: ArgumentHelp("Pooling of embeddings: mean or cls.", valueName: "mode")) var pooling: String?
+    @Option(
+        help: ArgumentHelp(
+            "Pooling of embeddings: \(Pooling.Mode.allCases.map(\.rawValue).joined(separator: ", ")).",
+            valueName: "mode")) var pooling: String?
 
     @Option(help: "Address to listen on.") var host = "127.0.0.1"
     @Option(help: ArgumentHelp("Port to listen on; 0 picks a free one.", valueName: "port")) var port = 8000
@@ -50,6 +53,13 @@ struct ServerOptions: ParsableArguments {
             "API key that clients must send; repeatable. PEFT_API_KEY adds one that other users of the machine can't see.",
             valueName: "key"))
     var apiKey: [String] = []
+    @Option(
+        help: ArgumentHelp(
+            "TLS certificate: a PEM file with the server's own, followed by those of its issuers. Serves HTTPS alone.",
+            valueName: "file"))
+    var tlsCertificate: String?
+    @Option(help: ArgumentHelp("Private key of --tls-certificate, a PEM file.", valueName: "file"))
+    var tlsKey: String?
     @Option(
         help: ArgumentHelp(
             "Origin whose pages' scripts may read answers, such as https://example.org, or * for all. Repeatable.",
@@ -121,6 +131,11 @@ struct ServerOptions: ParsableArguments {
         guard (0...65535).contains(port) else {
             throw ValidationError("--port is \(port); use a value from 0 to 65535")
         }
+        guard (tlsCertificate == nil) == (tlsKey == nil) else {
+            throw ValidationError(
+                "--tls-\(tlsKey == nil ? "certificate needs --tls-key" : "key needs --tls-certificate"); use both or none"
+            )
+        }
         try require("max-sequences", maxSequences)
         try require("max-waiting", maxWaiting)
         try require("prefill-chunk", prefillChunk)
@@ -146,6 +161,12 @@ struct ServerOptions: ParsableArguments {
         if let servedName { return servedName }
         let path = NSString(string: model).expandingTildeInPath
         return FileManager.default.fileExists(atPath: path) ? URL(fileURLWithPath: path).lastPathComponent : model
+    }
+
+    /// `nil` for plain HTTP.
+    var tls: TLSFiles? {
+        guard let tlsCertificate, let tlsKey else { return nil }
+        return TLSFiles(certificate: tlsCertificate, key: tlsKey)
     }
 
     var keys: [String] {

@@ -16,6 +16,8 @@ final class LoadedAdapter {
     let isExclusive: Bool
     /// Which keys and values its sequences share with others.
     let prefixes: PrefixRule
+    /// Keys and values of the virtual tokens, once a sequence has computed them.
+    var virtualPrefix: CachedSequence?
     /// Number of sequences that use it.
     var running = 0
 
@@ -48,6 +50,8 @@ final class AdapterStore {
     let set: AdapterSet
     let batch: MixedBatch
     private let limit: Int
+    /// Memory of a virtual token's keys and values, if they are kept.
+    private let virtualTokenBytes: Int
     private var entries: [String: Entry] = [:]
     /// Adapters that are no longer known by a name and are in use.
     private var retired: [LoadedAdapter] = []
@@ -57,11 +61,13 @@ final class AdapterStore {
     private(set) var loads = 0
     private(set) var evictions = 0
 
-    /// - Parameter limit: maximum memory of all adapters, in bytes.
-    init(_ model: any LanguageModel, limit: Int) {
-        set = AdapterSet(on: model)
+    /// - Parameters:
+    ///   - limit: maximum memory of all adapters, in bytes.
+    ///   - virtualTokenBytes: memory of a virtual token's keys and values, if they are kept.
+    init(_ model: any LanguageModel, limit: Int, virtualTokenBytes: Int = 0) {
+        set = AdapterSet(on: model, isFrozen: true)
         batch = MixedBatch(set)
-        self.limit = limit
+        (self.limit, self.virtualTokenBytes) = (limit, virtualTokenBytes)
     }
 
     var bytes: Int { entries.values.reduce(0) { $0 + ($1.loaded?.bytes ?? 0) } + retired.reduce(0) { $0 + $1.bytes } }
@@ -205,7 +211,7 @@ final class AdapterStore {
             }
             let obstacle = try batch.obstacle(key)
             let virtual = try virtualTokens(key, isExclusive: obstacle != nil)
-            let bytes = adapter.frozenBytes
+            let bytes = adapter.frozenBytes + virtual * virtualTokenBytes
             loads += 1
             entry.method = adapter.choice.label
             entry.bytes = bytes

@@ -26,7 +26,9 @@ final class EngineLoop {
         batch = model.generates ? try SequenceBatch(model) : nil
         bytesPerToken = batch?.bytesPerToken ?? 0
         bytesPerSequence = batch?.bytesPerSequence ?? 0
-        store = AdapterStore(model, limit: engine.settings.adapterBytes)
+        let keepsPrefixes = engine.settings.keepsPrefixes && batch?.isShared ?? false
+        store = AdapterStore(
+            model, limit: engine.settings.adapterBytes, virtualTokenBytes: keepsPrefixes ? bytesPerToken : 0)
         encodings = EncodingBatch(model, store, limit: engine.settings.encodingBatch)
     }
 
@@ -107,7 +109,9 @@ final class EngineLoop {
                 let isFirst = index == 0 || !batch.isShared
                 let copy =
                     try isFirst
-                    ? known.flatMap { try batch.prefix(of: $0.sequence, length: $0.length, capacity: capacity) } : nil
+                    ? known.flatMap { try batch.prefix(of: $0.sequence, length: $0.length, capacity: capacity) }
+                        ?? adapter?.virtualPrefix.flatMap { try batch.prefix(of: $0, length: 0, capacity: capacity) }
+                    : nil
                 if let copy { job.cachedTokens = copy.length }
                 return try Choice(
                     job, index: index, adapter,
@@ -169,6 +173,15 @@ final class EngineLoop {
         prefixes.insert(
             sequence, choice.prefixOwner, tokens: choice.readTokens,
             bytes: (virtual + max(sequence.capacity, sequence.length)) * bytesPerToken + bytesPerSequence)
+    }
+
+    /// Keeps keys and values of the virtual tokens that a step has computed.
+    private func keepVirtualTokens(_ choice: Choice) throws {
+        guard keepsPrefixes, let adapter = choice.adapter, adapter.virtualTokens > 0, adapter.virtualPrefix == nil
+        else {
+            return
+        }
+        adapter.virtualPrefix = try batch?.prefix(of: choice.sequence, length: 0, capacity: 1)
     }
 
     /// Forgets prefixes of adapters that are gone.
@@ -288,7 +301,10 @@ final class EngineLoop {
             } else {
                 logits = try store.batch.run(parts.map { $0.choice.adapter?.key }) { try batch.step(inputs) }
             }
-            for part in parts { part.choice.pending.removeFirst(part.count) }
+            for part in parts {
+                part.choice.pending.removeFirst(part.count)
+                try keepVirtualTokens(part.choice)
+            }
             statistics.steps += 1
             statistics.tokensPerStep.record(Double(parts.reduce(0) { $0 + $1.count }))
             if let logits { try advance(parts.map(\.choice).filter { $0.pending.isEmpty }, logits) }

@@ -168,16 +168,42 @@ package enum Functions {
         wrap(ct_lora_branch(y.pointer, x.pointer, a.pointer, b.pointer, scale, dropout, seed))
     }
 
-    /// y `[tokens, out]` += scale · x aᵀ bᵀ with other factors, or none, for each span of tokens offsets[i] ..<
-    /// offsets[i + 1]: one call for a mixed-adapter batch (Punica, Chen et al. 2023). Without autograd.
-    package static func loraBranches(
-        _ y: Tensor, x: Tensor, offsets: [Int], factors: [(a: Tensor, b: Tensor, scale: Double)?]
-    ) {
-        let (starts, scales) = (offsets.map(Int64.init), factors.map { $0?.scale ?? 0 })
-        let a: [OpaquePointer?] = factors.map { $0?.a.pointer }
-        let b: [OpaquePointer?] = factors.map { $0?.b.pointer }
-        withExtendedLifetime(factors) {
-            check(ct_grouped_lora_branches(y.pointer, x.pointer, Int32(factors.count), starts, a, b, scales))
+    /// How an adapter changes rows of a projection's output: y = gain ⊙ (y + scale · x aᵀ bᵀ).
+    package struct RowBranch {
+        package let rows: Range<Int>
+        /// a `[r, in]` and b `[out, r]`.
+        package let factors: (a: Tensor, b: Tensor, scale: Double)?
+        /// As many elements as outputs.
+        package let gain: Tensor?
+        /// Whether the projection's bias stays outside of the gain.
+        package let keepsBias: Bool
+
+        package init(
+            rows: Range<Int>, factors: (a: Tensor, b: Tensor, scale: Double)?, gain: Tensor? = nil,
+            keepsBias: Bool = false
+        ) { (self.rows, self.factors, self.gain, self.keepsBias) = (rows, factors, gain, keepsBias) }
+    }
+
+    /// Applies branches to disjoint rows of y `[tokens, out]` in place, for x `[tokens, in]`: one call for a mixed-adapter
+    /// batch (Punica, Chen et al. 2023). Without autograd.
+    package static func rowBranches(_ y: Tensor, x: Tensor, bias: Tensor?, _ branches: [RowBranch]) {
+        let list = branches.map { branch in
+            CTRowBranch(
+                first: Int64(branch.rows.lowerBound), end: Int64(branch.rows.upperBound),
+                a: branch.factors?.a.pointer, b: branch.factors?.b.pointer, gain: branch.gain?.pointer,
+                scale: branch.factors?.scale ?? 0, keeps_bias: branch.keepsBias)
+        }
+        withExtendedLifetime((branches, bias)) {
+            check(ct_row_branches(y.pointer, x.pointer, bias?.pointer, Int32(list.count), list))
+        }
+    }
+
+    /// x `[tokens, size]` with other gains `[size]`, or none, for each span of tokens offsets[i] ..< offsets[i + 1]. Without
+    /// autograd.
+    package static func scaledRows(_ x: Tensor, offsets: [Int], gains: [Tensor?]) -> Tensor {
+        let pointers: [OpaquePointer?] = gains.map { $0?.pointer }
+        return withExtendedLifetime(gains) {
+            wrap(ct_scale_rows(x.pointer, Int32(gains.count), offsets.map(Int64.init), pointers))
         }
     }
 

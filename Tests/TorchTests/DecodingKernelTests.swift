@@ -154,43 +154,77 @@ import TorchTestSupport
         }
     }
 
-    /// Groups of different sizes and ranks, one without an update; in float64 too, which has no kernel.
-    @Test(arguments: [DType.float32, .float64]) func groupedLoRABranches(dtype: DType) throws {
+    /// Rows with branches of different ranks, gains with and without the bias, and none; in float64 too, which has no kernel.
+    @Test(arguments: [DType.float32, .float64]) func rowBranches(dtype: DType) throws {
         try withTorchErrors {
             withoutGradients {
-                let x = random(9, 40, seed: 1), y = random(9, 21, seed: 2), offsets = [0, 1, 4, 6, 9]
-                let factors = [8, 3, 0, 16].enumerated().map { index, rank in
-                    rank == 0
-                        ? nil
-                        : (
-                            a: random(rank, 40, seed: 10 + UInt64(index)),
-                            b: random(21, rank, seed: 20 + UInt64(index)),
-                            scale: Double(index) + 0.5
-                        )
-                }
-                let parts = factors.enumerated().map { index, own -> Tensor in
-                    let rows = offsets[index]..<offsets[index + 1]
-                    let part = y.narrowed(axis: 0, rows)
-                    guard let own else { return part }
-                    return part + x.narrowed(axis: 0, rows).matmul(own.a.T).matmul(own.b.T) * own.scale
-                }
+                let x = random(32, 40, seed: 1), y = random(32, 21, seed: 2), bias = random(21, seed: 3)
+                let kinds: [(rows: Range<Int>, rank: Int, hasGain: Bool, keepsBias: Bool)] = [
+                    (0..<1, 8, false, false), (1..<4, 3, true, true), (4..<5, 0, true, false),
+                    (6..<9, 16, true, false),
+                    (9..<9, 4, true, true), (9..<10, 0, true, true), (10..<31, 5, true, true),
+                ]
                 let result = y.to(dtype).clone()
-                Functions.loraBranches(
-                    result, x: x.to(dtype), offsets: offsets,
-                    factors: factors.map { $0.map { ($0.a.to(dtype), $0.b.to(dtype), $0.scale) } })
-                #expect(relativeDifference(result, Tensor.concatenated(parts)) < (dtype == .float32 ? 2e-6 : 1e-14))
+                let expected = y.clone()
+                var branches: [Functions.RowBranch] = []
+                for (index, kind) in kinds.enumerated() {
+                    let seed = UInt64(index), part = expected.narrowed(axis: 0, kind.rows)
+                    let (a, b, scale) = (
+                        random(kind.rank, 40, seed: 10 + seed), random(21, kind.rank, seed: 20 + seed),
+                        Double(index) + 0.5
+                    )
+                    let gain = kind.hasGain ? random(21, seed: 30 + seed) : nil
+                    var own = part
+                    if kind.rank > 0 {
+                        own = own + x.narrowed(axis: 0, kind.rows).matmul(a.T).matmul(b.T) * scale
+                    }
+                    if let gain { own = kind.keepsBias ? (own - bias) * gain + bias : own * gain }
+                    part.copy(from: own)
+                    branches.append(
+                        .init(
+                            rows: kind.rows,
+                            factors: kind.rank > 0 ? (a.to(dtype), b.to(dtype), scale) : nil,
+                            gain: gain?.to(dtype).reshaped(21, 1), keepsBias: kind.keepsBias))
+                }
+                Functions.rowBranches(result, x: x.to(dtype), bias: bias.to(dtype), branches)
+                #expect(relativeDifference(result, expected) < (dtype == .float32 ? 2e-6 : 1e-14))
             }
         }
     }
 
-    @Test func groupedUpdatesThatDoNotFitAreRefused() throws {
-        let x = Tensor.zeros([2, 4]), y = Tensor.zeros([2, 3])
-        func update(_ offsets: [Int], _ a: Tensor, _ b: Tensor) throws {
-            try withTorchErrors { Functions.loraBranches(y, x: x, offsets: offsets, factors: [(a, b, 1)]) }
+    @Test(arguments: [DType.float32, .float64]) func scaledRows(dtype: DType) throws {
+        try withTorchErrors {
+            withoutGradients {
+                let x = random(5, 40, seed: 1), gain = random(1, 40, seed: 2)
+                let result = Functions.scaledRows(
+                    x.to(dtype), offsets: [0, 1, 3, 5], gains: [nil, gain.to(dtype), nil])
+                let expected = x.clone()
+                expected.narrowed(axis: 0, 1..<3).copy(from: x.narrowed(axis: 0, 1..<3) * gain)
+                #expect(relativeDifference(result, expected) < (dtype == .float32 ? 1e-7 : 1e-15))
+            }
         }
-        #expect(throws: (any Error).self) { try update([0, 2], .zeros([2, 5]), .zeros([3, 2])) }
-        #expect(throws: (any Error).self) { try update([0, 2], .zeros([2, 4]), .zeros([2, 2])) }
-        #expect(throws: (any Error).self) { try update([0, 3], .zeros([2, 4]), .zeros([3, 2])) }
+    }
+
+    @Test func branchesThatDoNotFitAreRejected() throws {
+        let x = Tensor.zeros([2, 4]), y = Tensor.zeros([2, 3])
+        func apply(_ rows: Range<Int>, _ a: Tensor, _ b: Tensor, gain: Int = 3, bias: Int = 3) throws {
+            try withTorchErrors {
+                Functions.rowBranches(
+                    y, x: x, bias: .zeros([bias]), [.init(rows: rows, factors: (a, b, 1), gain: .zeros([gain]))])
+            }
+        }
+        try apply(0..<2, .zeros([2, 4]), .zeros([3, 2]))
+        #expect(throws: (any Error).self) { try apply(0..<2, .zeros([2, 5]), .zeros([3, 2])) }
+        #expect(throws: (any Error).self) { try apply(0..<2, .zeros([2, 4]), .zeros([2, 2])) }
+        #expect(throws: (any Error).self) { try apply(0..<3, .zeros([2, 4]), .zeros([3, 2])) }
+        #expect(throws: (any Error).self) { try apply(0..<2, .zeros([2, 4]), .zeros([3, 2]), gain: 2) }
+        #expect(throws: (any Error).self) { try apply(0..<2, .zeros([2, 4]), .zeros([3, 2]), bias: 2) }
+        #expect(throws: (any Error).self) {
+            try withTorchErrors { _ = Functions.scaledRows(x, offsets: [0, 3], gains: [.zeros([4])]) }
+        }
+        #expect(throws: (any Error).self) {
+            try withTorchErrors { _ = Functions.scaledRows(x, offsets: [0, 2], gains: [.zeros([3])]) }
+        }
     }
 
     /// Caches that are longer than what they hold, masks of every kind that generation makes, queries that share a head.

@@ -246,10 +246,20 @@ int ct_decode_sequences(const CTTensor *q, const CTTensor *k, const CTTensor *v,
                         int64_t window, double scale, const CTTensor *y);
 CTTensor *ct_lora_branch(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b, double scale, double dropout,
                          uint64_t seed);
-/// The same for groups of rows, offsets[g] ..< offsets[g + 1] of y and x, each with its own LoRA branch, or none
-/// where a[g] is NULL; y is modified in place. No gradients. Returns 0 on success.
-int ct_grouped_lora_branches(const CTTensor *y, const CTTensor *x, int groups, const int64_t *offsets, const CTTensor *const *a,
-                             const CTTensor *const *b, const double *scales);
+/// How an adapter changes the rows first ..< end of a projection's output: y = gain ⊙ (y + scale · x aᵀ bᵀ), with a [r, in] and
+/// b [out, r], or without them, and gain [out] or none; absent tensors are NULL. `keeps_bias` leaves the projection's bias
+/// outside of the gain.
+typedef struct {
+    int64_t first, end;
+    const CTTensor *a, *b, *gain;
+    double scale;
+    bool keeps_bias;
+} CTRowBranch;
+/// Applies branches to disjoint rows of y [tokens, out] in place, for x [tokens, in] and a projection's bias [out] or NULL
+/// (RowBranches.cpp). No gradients. Returns 0 on success.
+int ct_row_branches(const CTTensor *y, const CTTensor *x, const CTTensor *bias, int count, const CTRowBranch *branches);
+/// x [tokens, size] with rows offsets[i] ..< offsets[i + 1] multiplied by gains[i] [size] where that isn't NULL.
+CTTensor *ct_scale_rows(const CTTensor *x, int count, const int64_t *offsets, const CTTensor *const *gains);
 /// Cross-entropy of the logits scale · (hidden weightᵀ + bias), soft-capped if softcap > 0, in chunks of rows; the bias
 /// may be NULL.
 CTTensor *ct_linear_cross_entropy(const CTTensor *hidden, const CTTensor *weight, const CTTensor *bias, const CTTensor *targets,

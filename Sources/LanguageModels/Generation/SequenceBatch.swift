@@ -13,6 +13,8 @@ package struct SequenceBatch {
     package let isShared: Bool
     /// The token that a decoder starts with, after its encoder has read the prompt; `nil` for a decoder-only model.
     package let startToken: Int?
+    /// The model's device, which it looks up among its parameters.
+    private let device: Device
 
     /// The tokens that a step feeds to one sequence.
     package struct Input {
@@ -40,6 +42,7 @@ package struct SequenceBatch {
         self.model = model
         startToken = model.generationDefaults.startToken
         isShared = (model as? any CausalModel)?.hasFixedRotations ?? false
+        device = model.device
     }
 
     /// Size of one token's keys and values in all caches, in bytes.
@@ -75,7 +78,7 @@ package struct SequenceBatch {
         return try withTorchErrors {
             try withoutGradients {
                 try model.computing {
-                    if isShared, let model = model as? any CausalModel { return model.step(inputs) }
+                    if isShared, let model = model as? any CausalModel { return model.step(inputs, device: device) }
                     return try stepAlone(inputs)
                 }
             }
@@ -91,11 +94,13 @@ package struct SequenceBatch {
 
     /// A sequence that begins with the first tokens of another, and the same virtual ones.
     /// - Parameters:
-    ///   - length: number of tokens, at most those of the other.
+    ///   - length: number of tokens, at most those of the other; 0 for the virtual ones alone.
     ///   - capacity: number of tokens to reserve, without virtual ones.
     /// - Returns: `nil` if sequences are decoded one by one, and for a part of a sequence in whose states later tokens are.
     package func prefix(of sequence: CachedSequence, length: Int, capacity: Int) throws -> CachedSequence? {
-        guard isShared, length > 0, length <= sequence.length else { return nil }
+        guard isShared, length <= sequence.length, length > 0 || sequence.columns > sequence.length else {
+            return nil
+        }
         guard sequence.states.isEmpty || length == sequence.length else { return nil }
         return try withTorchErrors { withoutGradients { sequence.prefix(length, capacity: capacity) } }
     }
@@ -114,13 +119,13 @@ package struct SequenceBatch {
             try model.requireKnown([prompt])
             sequence.state = InvocationScope([input.prompt ?? input.tokens]).run {
                 model.startDecoding(
-                    PackedSequences([prompt], device: model.device), capacity: sequence.capacity, beams: 1)
+                    PackedSequences([prompt], device: device), capacity: sequence.capacity, beams: 1)
             }
             try checkTorchErrors()
             if startToken == nil { tokens = tokens.suffix(1) }
         }
         var logits: Tensor?
-        for token in tokens { logits = sequence.state?.step(Tensor([token], device: model.device)) }
+        for token in tokens { logits = sequence.state?.step(Tensor([token], device: device)) }
         sequence.length += input.tokens.count
         return input.readsLogits ? logits : nil
     }
@@ -138,6 +143,8 @@ package final class CachedSequence {
     package internal(set) var length = 0
     /// Number of cached tokens, virtual ones included.
     package fileprivate(set) var columns = 0
+    /// Whether nothing is cached, not even virtual tokens.
+    fileprivate var isEmpty: Bool { columns == 0 && length == 0 }
     fileprivate var layers: [Int: Layer] = [:]
     /// States of the layers without keys and values.
     fileprivate var states: [Int: RecurrentState] = [:]
@@ -351,10 +358,10 @@ private final class SequencesContext: AttentionContext {
 
 extension CausalModel {
     /// A step of sequences with caches of their own.
-    fileprivate func step(_ inputs: [SequenceBatch.Input]) -> Tensor? {
+    fileprivate func step(_ inputs: [SequenceBatch.Input], device: Device) -> Tensor? {
         let ids = inputs.flatMap(\.tokens)
         let offsets = inputs.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1.tokens.count) }
-        let starts = inputs.contains { $0.sequence.length == 0 }
+        let starts = inputs.contains { $0.sequence.isEmpty }
         // Virtual tokens precede a sequence's first tokens.
         let prompts = starts ? inputSite.prompts(forRows: inputs.count) : []
         let prefixes = starts ? prefixSites.first?.prefixes(forRows: inputs.count) ?? [] : []
@@ -363,7 +370,7 @@ extension CausalModel {
         var parts: [SequencesContext.Part] = []
         var ends = [0]
         for (row, input) in inputs.enumerated() {
-            let isStart = input.sequence.length == 0
+            let isStart = input.sequence.isEmpty
             let prompt = isStart && starts ? prompts[row] : nil
             let prefix = isStart && row < prefixes.count ? prefixes[row]?.keys.dim(0) ?? 0 : 0
             if let prompt { states.append(prompt) }

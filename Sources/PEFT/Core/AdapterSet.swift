@@ -20,8 +20,14 @@ public final class AdapterSet {
     private var routes: [String: Int] = [:]
     private var routeCount = 0
 
+    /// Whether nothing changes the adapters' parameters while they are in the set, as in a server.
+    let isFrozen: Bool
+
     /// No adapters yet.
-    public init(on model: any LanguageModel) { self.model = model }
+    public convenience init(on model: any LanguageModel) { self.init(on: model, isFrozen: false) }
+
+    /// - Parameter isFrozen: whether nothing changes the adapters' parameters while they are in the set, as in a server.
+    package init(on model: any LanguageModel, isFrozen: Bool) { (self.model, self.isFrozen) = (model, isFrozen) }
 
     deinit { for name in routes.keys { endRoute(of: name) } }
 

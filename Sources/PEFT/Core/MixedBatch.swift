@@ -44,7 +44,7 @@ public struct MixedBatch {
             }
             defer { for (site, _, route) in replaced { site.clear(route: route) } }
             for (site, module, route) in replaced { _ = site.attach(module, route: route) }
-            let routing = RowRouting(routes: rows.map { $0.flatMap { routes[$0] } ?? -1 })
+            let routing = RowRouting(routes: rows.map { $0.flatMap { routes[$0] } ?? -1 }, isFrozen: set.isFrozen)
             return try withTorchErrors { try routing.run(body) }
         }
     }

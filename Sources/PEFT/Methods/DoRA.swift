@@ -95,9 +95,19 @@ final class DoRAAdapter: LoRAAdapter {
     override var lowRankFactors: LowRankFactors? { nil }
     override var isDelta: Bool { false }
 
+    /// m / ‖W + s B A‖ of each row, `[out]`.
+    private var gain: Tensor {
+        frozenGain(of: [a, b, magnitude]) { magnitude / withoutGradients { norms().detached() } }
+    }
+
+    override var rowBranch: RowBranch? {
+        guard observer == nil else { return nil }
+        let factors = LowRankFactors(a: a, b: b, scale: scale, dropout: dropoutRate)
+        return RowBranch(factors, outputGain: gain, keepsBias: true)
+    }
+
     override func callAsFunction(_ x: Tensor, base: BaseProjection) -> Tensor {
-        let weight = base.weight
-        let gain = frozenGain(of: [a, b, magnitude]) { magnitude / withoutGradients { norms().detached() } }
+        let (weight, gain) = (base.weight, gain)
         let (probability, seed) = DropoutScope.draw(dropoutRate)
         if probability > 0 {
             // Dropout also applies to the direction: y + (g − 1) W drop(x) + g s B A drop(x).

@@ -92,7 +92,7 @@ public enum IA3: BuiltInMethod {
     }
 }
 
-final class IA3Adapter: Module, LinearAdapter, AdapterModule {
+final class IA3Adapter: Module, WeightAdapter, AdapterModule {
     /// `[outputs, 1]`, or `[1, inputs]` if the input is rescaled; initially 1.
     @ParameterInfo(key: "ia3_l") var scales: Tensor = .zeros([0])
     private let scalesInput: Bool
@@ -107,6 +107,8 @@ final class IA3Adapter: Module, LinearAdapter, AdapterModule {
         let vector = scales.reshaped(-1)
         return scalesInput ? base(x * vector) : base(x) * vector
     }
+
+    var rowBranch: RowBranch? { scalesInput ? RowBranch(inputGain: scales) : RowBranch(outputGain: scales) }
 
     func merged(into weight: Tensor) throws -> Tensor { weight * scales.detached().to(weight.dtype) }
 

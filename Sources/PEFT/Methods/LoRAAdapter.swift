@@ -61,6 +61,8 @@ class LoRAAdapter: Module, WeightAdapter, AdapterModule {
         return LowRankFactors(a: a, b: b, scale: scale, dropout: dropoutRate)
     }
 
+    var rowBranch: RowBranch? { lowRankFactors.map { RowBranch($0) } }
+
     /// Sets the directions A `[r, in]`, with B zero.
     func begin(with directions: Tensor) {
         let requiresGrad = a.requiresGrad

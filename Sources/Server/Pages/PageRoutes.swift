@@ -15,6 +15,8 @@ struct PageRoutes: Sendable {
     let hasChats: Bool
     /// The runs of `--runs`; `nil` without.
     let runs: RunStore?
+    /// Whether the server speaks HTTPS.
+    let isSecure: Bool
 
     private static let playground = "/playground"
     private static let list = "/runs"
@@ -82,7 +84,7 @@ struct PageRoutes: Sendable {
             return Self.page(LoginPage.html(next: next, isWrong: true), status: .unauthorized)
         }
         var response = Self.redirect(to: next)
-        response.headers[.setCookie] = PageSessions.shared.begin()
+        response.headers[.setCookie] = PageSessions.shared.begin(isSecure: isSecure)
         return response
     }
 
@@ -115,7 +117,8 @@ extension ServerCommand {
         let template = try? ChatTemplate.load(
             folder: ModelLocator.folder(options.model, needing: .description), choice: options.chatTemplate)
         PageRoutes(
-            engine: engine, names: names, keys: APIKeys(options.keys), hasChats: template != nil, runs: runs
+            engine: engine, names: names, keys: APIKeys(options.keys), hasChats: template != nil, runs: runs,
+            isSecure: options.tls != nil
         ).add(to: router)
     }
 }

@@ -32,11 +32,12 @@ final class PageSessions: Sendable {
     }
 
     /// The cookie of a new session.
-    func begin() -> String {
+    /// - Parameter isSecure: whether browsers send it over HTTPS alone.
+    func begin(isSecure: Bool) -> String {
         var random = SystemRandomNumberGenerator()
         let token = (0..<4).map { _ in String(random.next(), radix: 36) }.joined()
         tokens.insert(token)
-        return "\(Self.cookie)=\(token); Path=/; HttpOnly; SameSite=Strict"
+        return "\(Self.cookie)=\(token); Path=/; HttpOnly; SameSite=Strict\(isSecure ? "; Secure" : "")"
     }
 
     /// A set of texts that several threads use.

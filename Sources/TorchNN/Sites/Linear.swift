@@ -5,6 +5,8 @@ public final class Linear: Module, AdapterSite {
     package var weight: any LinearWeight
     package let bias: Parameter?
     private var slot = AdapterSlot<any LinearAdapter>()
+    /// The only adapters of routes, if they may have a ``RowBranch``.
+    private var routedBranches: [Int: RoutedBranch] = [:]
 
     /// The first wraps the bare projection, each further one the result so far: forward order is merge order.
     package var adapters: [any LinearAdapter] { slot.active }
@@ -34,7 +36,9 @@ public final class Linear: Module, AdapterSite {
     /// `[..., inputs]` -> `[..., outputs]`.
     public func callAsFunction(_ x: Tensor) -> Tensor {
         if let spans = RowRouting.currentSpans, !slot.routed.isEmpty {
-            return routed(x, spans, whole: weight.project(x, bias: bias?.tensor))
+            let branches = rowBranches(spans, x)
+            let scaled = scaled(x, spans, branches)
+            return routed(x, spans, branches, whole: weight.project(scaled, bias: bias?.tensor))
         }
         // A LoRA branch is fused with its projection.
         if !slot.active.isEmpty, let own = projection(isRouted: false) {
@@ -48,10 +52,16 @@ public final class Linear: Module, AdapterSite {
         let spans = RowRouting.currentSpans
         func isRouted(_ linear: Linear) -> Bool { spans != nil && !linear.slot.routed.isEmpty }
         guard list.allSatisfy({ $0.isProjection(isRouted: isRouted($0)) }) else { return list.map { $0(x) } }
+        let branches = list.map { linear in
+            spans.map { isRouted(linear) ? linear.rowBranches($0, x) : [] } ?? []
+        }
+        // Inputs of their own are projected on their own.
+        guard !branches.contains(where: { $0.contains { $0?.inputGain != nil } }) else { return list.map { $0(x) } }
         let parts = list.compactMap { $0.projection(isRouted: isRouted($0)) }
-        return zip(list, Functions.projections(x, parts)).map { linear, whole in
-            guard let spans, !linear.slot.routed.isEmpty else { return whole }
-            return linear.routed(x, spans, whole: whole)
+        let outputs = Functions.projections(x, parts)
+        return list.indices.map { index in
+            guard let spans, isRouted(list[index]) else { return outputs[index] }
+            return list[index].routed(x, spans, branches[index], whole: outputs[index])
         }
     }
 
@@ -74,16 +84,30 @@ public final class Linear: Module, AdapterSite {
                 || slot.active.count == 1 && slot.active[0].asWeightAdapter?.lowRankFactors != nil)
     }
 
-    /// Applies each span's adapters to its part of `whole`, the base output of all sequences.
-    private func routed(_ x: Tensor, _ spans: [RowRouting.Span], whole: Tensor) -> Tensor {
-        let isInPlace = !areGradientsEnabled && x.shape.count == 2
-        let branches = isInPlace ? spans.map(loraBranch) : []
-        if branches.contains(where: { $0 != nil }) {
-            // One call adds the branches of all spans that have one.
-            Functions.loraBranches(
-                whole, x: x, offsets: spans.map(\.tokens.lowerBound) + [whole.dim(0)],
-                factors: branches.map { $0.map { ($0.a, $0.b, $0.scale) } })
+    /// The branch of each span whose only adapter has one, if it can be applied in place; else no elements.
+    private func rowBranches(_ spans: [RowRouting.Span], _ x: Tensor) -> [RowBranch?] {
+        guard !areGradientsEnabled, !routedBranches.isEmpty, x.shape.count == 2 else { return [] }
+        let (isDropping, isFrozen) = (DropoutScope.isLive, RowRouting.current?.isFrozen ?? false)
+        return spans.map { span in
+            guard let branch = routedBranches[span.route]?.branch(isFrozen: isFrozen) else { return nil }
+            return isDropping && branch.dropout > 0 ? nil : branch
         }
+    }
+
+    /// x with each span's input gain.
+    private func scaled(_ x: Tensor, _ spans: [RowRouting.Span], _ branches: [RowBranch?]) -> Tensor {
+        guard branches.contains(where: { $0?.inputGain != nil }) else { return x }
+        return Functions.scaledRows(
+            x, offsets: spans.map(\.tokens.lowerBound) + [x.dim(0)], gains: branches.map { $0?.inputGain })
+    }
+
+    /// Applies each span's adapters to its part of `whole`, the base output of all sequences for inputs with the branches'
+    /// gains.
+    private func routed(_ x: Tensor, _ spans: [RowRouting.Span], _ branches: [RowBranch?], whole: Tensor) -> Tensor {
+        let list = zip(spans, branches).compactMap { span, branch in
+            branch.flatMap { $0.changesOutput ? $0.applied(to: span.tokens) : nil }
+        }
+        if !list.isEmpty { Functions.rowBranches(whole, x: x, bias: bias?.tensor, list) }
         func output(_ span: RowRouting.Span, _ known: Tensor) -> Tensor? {
             guard let adapters = slot.routed[span.route], !adapters.isEmpty else { return nil }
             let part = x.narrowed(axis: 0, span.tokens)
@@ -91,8 +115,11 @@ public final class Linear: Module, AdapterSite {
                 BaseProjection(self, adapters: adapters[...], known: (part, known))(part)
             }
         }
+        let isInPlace = !areGradientsEnabled && x.shape.count == 2
         if isInPlace, spans.count > 1 {
-            for (index, span) in spans.enumerated() where branches[index] == nil {
+            for (index, span) in spans.enumerated() where !branches.indices.contains(index) || branches[index] == nil
+            {
+                guard let adapters = slot.routed[span.route], !adapters.isEmpty else { continue }
                 let known = whole.narrowed(axis: 0, span.tokens)
                 if let own = output(span, known) { known.copy(from: own) }
             }
@@ -106,21 +133,20 @@ public final class Linear: Module, AdapterSite {
         return parts.count == 1 ? parts[0] : Tensor.concatenated(parts)
     }
 
-    /// The LoRA branch of a span, if it is its only adapter and few tokens have it: many use blocked GEMMs.
-    private func loraBranch(_ span: RowRouting.Span) -> LowRankFactors? {
-        guard span.tokens.count <= Self.mostGroupedTokens, let adapters = slot.routed[span.route],
-            adapters.count == 1, let factors = adapters[0].asWeightAdapter?.lowRankFactors,
-            factors.dropout == 0 || !DropoutScope.isLive
-        else { return nil }
-        return factors
+    package func attach(_ adapter: Module, route: Int?) -> Bool {
+        let isAttached = slot.attach(adapter, route: route)
+        if let route {
+            let single = slot.routed[route]?.count == 1 ? adapter as? any WeightAdapter : nil
+            routedBranches[route] = single.map { RoutedBranch($0) }
+        }
+        return isAttached
     }
-
-    private static let mostGroupedTokens = 8
-
-    package func attach(_ adapter: Module, route: Int?) -> Bool { slot.attach(adapter, route: route) }
     package func attachBeneath(_ adapter: Module) { slot.attachBeneath(adapter) }
     package func detach(_ adapter: Module) { slot.detach(adapter) }
-    package func clear(route: Int) { slot.clear(route: route) }
+    package func clear(route: Int) {
+        slot.clear(route: route)
+        routedBranches[route] = nil
+    }
     package var attached: [Module] { slot.modules }
 }
 
@@ -185,12 +211,15 @@ package protocol WeightAdapter: LinearAdapter {
     var replacementWeight: (any LinearWeight)? { get }
     /// The LoRA factors, if the adapter is a plain LoRA branch of the bare projection.
     var lowRankFactors: LowRankFactors? { get }
+    /// What the adapter does to rows of a mixed-adapter batch over the bare projection, if that is all it does.
+    var rowBranch: RowBranch? { get }
 }
 
 extension WeightAdapter {
     package func merged(into weight: any LinearWeight) throws -> (any LinearWeight)? { nil }
     package var replacementWeight: (any LinearWeight)? { nil }
     package var lowRankFactors: LowRankFactors? { nil }
+    package var rowBranch: RowBranch? { lowRankFactors.map { RowBranch($0) } }
 }
 
 /// s · drop(x) Aᵀ Bᵀ with A `[rank, inputs]` and B `[outputs, rank]`.
@@ -205,5 +234,52 @@ package struct LowRankFactors {
 
     package init(a: Tensor, b: Tensor, scale: Double, dropout: Double) {
         (self.a, self.b, self.scale, self.dropout) = (a, b, scale, dropout)
+    }
+}
+
+/// y = g ⊙ (W (h ⊙ x) + b + s · drop(x) Aᵀ Bᵀ): what a frozen adapter does to rows of a mixed-adapter batch.
+package final class RowBranch {
+    private let factors: LowRankFactors?
+    /// h, with as many elements as inputs.
+    let inputGain: Tensor?
+    /// g, with as many elements as outputs.
+    private let outputGain: Tensor?
+    /// Whether the bias b is outside of the gain.
+    private let keepsBias: Bool
+
+    /// - Parameters:
+    ///   - factors: A, B and s.
+    ///   - inputGain: h; not with factors.
+    ///   - outputGain: g.
+    ///   - keepsBias: whether the bias b is outside of the gain.
+    package init(
+        _ factors: LowRankFactors? = nil, inputGain: Tensor? = nil, outputGain: Tensor? = nil, keepsBias: Bool = false
+    ) {
+        (self.factors, self.inputGain, self.outputGain, self.keepsBias) = (factors, inputGain, outputGain, keepsBias)
+    }
+
+    var dropout: Double { factors?.dropout ?? 0 }
+    var changesOutput: Bool { factors != nil || outputGain != nil }
+
+    func applied(to rows: Range<Int>) -> Functions.RowBranch {
+        Functions.RowBranch(
+            rows: rows, factors: factors.map { ($0.a, $0.b, $0.scale) }, gain: outputGain, keepsBias: keepsBias)
+    }
+}
+
+/// A route's only adapter at a projection, if it may have a ``RowBranch``.
+private final class RoutedBranch {
+    private let adapter: any WeightAdapter
+    private var frozen: RowBranch?
+
+    init(_ adapter: any WeightAdapter) { self.adapter = adapter }
+
+    /// The adapter's branch.
+    /// - Parameter isFrozen: whether the adapter doesn't change, so that its branch can be kept.
+    func branch(isFrozen: Bool) -> RowBranch? {
+        guard isFrozen else { return adapter.rowBranch }
+        if let frozen { return frozen }
+        frozen = adapter.rowBranch
+        return frozen
     }
 }

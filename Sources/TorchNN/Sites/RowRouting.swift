@@ -15,11 +15,13 @@ package final class RowRouting {
     /// The route of each sequence.
     package private(set) var routes: [Int]
     private var spans: [Span]?
+    /// Whether the routes' adapters don't change while they are attached, so that sites may keep what they compute from them.
+    let isFrozen: Bool
 
     @TaskLocal private static var currentBox: Box?
     private struct Box: @unchecked Sendable { let routing: RowRouting }
 
-    package init(routes: [Int]) { self.routes = routes }
+    package init(routes: [Int], isFrozen: Bool = false) { (self.routes, self.isFrozen) = (routes, isFrozen) }
 
     /// The routing of the current forward pass or generation.
     package static var current: RowRouting? { currentBox?.routing }
@@ -50,9 +52,9 @@ package final class RowRouting {
     /// Captures the routes and spans, to recompute a part of a forward pass.
     static func captured() -> (_ body: () -> Void) -> Void {
         guard let current else { return { $0() } }
-        let (routes, spans) = (current.routes, current.spans)
+        let (routes, spans, isFrozen) = (current.routes, current.spans, current.isFrozen)
         return { body in
-            let copy = RowRouting(routes: routes)
+            let copy = RowRouting(routes: routes, isFrozen: isFrozen)
             copy.spans = spans
             copy.run(body)
         }
