@@ -145,7 +145,7 @@ let package = Package(
         .testTarget(
             name: "CommandTests",
             dependencies: [
-                "PEFTCommand", "PEFTSupport", "TestSupport", "Torch", "Training",
+                "PEFTCommand", "PEFTSupport", "TestSupport", "Torch", "Training", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
     ],

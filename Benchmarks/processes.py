@@ -1,18 +1,31 @@
-"""Speed of training in 1, 2, 4 … processes, beside a cost model.
+"""Speed and memory of training in 1, 2, 4 … processes, beside a cost model, and the model drawn to 64 nodes and 70B parameters.
 
     swift build -c release --product peft
-    python Benchmarks/processes.py [--processes 1,2,4] [--threads 4] [--write RESULTS.json]
+    python Benchmarks/processes.py [--kinds lora,full,sharded] [--processes 1,2,4] [--threads 4] [--write RESULTS.json]
+    python Benchmarks/processes.py --memory
+    python Benchmarks/processes.py --project [--rate 1gbit] [--flops 1e12]
     sudo python Benchmarks/processes.py --network --rate 1gbit --delay 0.1ms
 
-A Llama with random weights (hidden size 512, 8 layers, vocabulary 8,192) trains a LoRA of rank 16 on all linear layers, with 16
-examples of about 256 bytes per step. All processes run on this host and divide the threads, so ideal scaling is the speed of one
-process with all of them. With --network each process has a network namespace of its own, and `tc` limits the rate of its
-interface and delays its packets (Linux, root); one process then uses 1/N of the threads, so that N processes are compared with N
-hosts.
+A Llama with random weights (hidden size 512, 8 layers, vocabulary 8,192) trains with 16 examples of about 256 bytes per step: a LoRA of
+rank 16 on all linear layers, all weights (`full`), or the LoRA with the base divided among the processes (`sharded`,
+--shard-base). All processes run on this host and divide the threads, so ideal scaling is the speed of one process with all of
+them. With --network each process has a network namespace of its own, and `tc` limits the rate of its interface and delays its
+packets (Linux, root); one process then uses 1/N of the threads, so that N processes are compared with N hosts.
 
-Model: a step of N processes takes compute(N) + max(0, wire(N) - overlap), with wire(N) = 2 (N-1)/N * bytes / rate +
-2 (N-1) * delay for each bucket of 4 MB (ring all-reduce), compute(N) the time of one process with the same threads for 1/N of
-the examples, and overlap two thirds of compute(N), the backward pass's part. Prints a Markdown table. Requires only Python.
+Model, of N processes: a step takes compute(N) + max(0, gradients(N) - 2/3 compute(N)) + max(0, weights(N) - compute(N)).
+  compute(N)     the time of one process with the same threads for 1/N of the examples; if processes have more threads than the host,
+                 that many times as long
+  gradients(N)   2 (N-1)/N * bytes / rate + 2 (N-1) * delay for each bucket of 4 MB (ring all-reduce of the trained parameters' fp32
+                 gradients), hidden by the backward pass, two thirds of compute(N)
+  weights(N)     2 * ((N-1)/N * base / rate + 2 * base / copying + (N-1) * delay * tensors) with a sharded base, which is gathered in
+                 both passes while the part before computes; Gloo's result is copied twice. 0 otherwise.
+--project fills in compute = FLOPs / --flops, with 4 FLOPs per parameter and token for LoRA (forward pass, and gradients w.r.t.
+activations) and 6 for full fine-tuning, and --tokens per node. Efficiency is compute / step. Memory per node: the base's bf16 weights
+(of which each node has 1/N, and two parts, with a sharded base), or 20 bytes per parameter with full fine-tuning (weights,
+gradients, two Adam moments, buckets); activations come on top.
+
+--memory samples /proc while a step runs: the peak of private memory, and how much of the model file's mapping is shared.
+Prints Markdown tables. Requires only Python.
 """
 import argparse
 import contextlib
@@ -25,9 +38,14 @@ import re
 import struct
 import subprocess
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EXAMPLES = 16
+KINDS = dict(
+    lora=["--targets", "all-linear", "--rank", "16"], full=["--method", "full"],
+    sharded=["--targets", "all-linear", "--rank", "16", "--shard-base"])
+COPYING = 4e9
 UNITS = dict(kbit=1e3, mbit=1e6, gbit=1e9)
 
 
@@ -71,9 +89,9 @@ def write_model(folder):
             file.write(data[:count])
 
 
-def options(folder, steps, batch, output):
+def options(kind, folder, steps, batch, output):
     return ["train", "--quiet", "--model", folder / "model", "--data", folder / "rows.jsonl", "--prompt", "{q}", "--target",
-            "{a}", "--targets", "all-linear", "--rank", "16", "--steps", steps, "--batch-size", batch, "--output", output]
+            "{a}", *KINDS[kind], "--steps", steps, "--batch-size", batch, "--output", output]
 
 
 @contextlib.contextmanager
@@ -105,10 +123,10 @@ def namespaces(count, rate, delay):
         subprocess.run(["ip", "link", "del", bridge])
 
 
-def seconds_per_step(program, folder, count, threads, steps, batch, network):
+def seconds_per_step(program, kind, folder, count, threads, steps, batch, network):
     """The mean step of a run in `count` processes with `threads` threads each."""
     output = folder / "adapter"
-    words = [str(w) for w in options(folder, steps, batch, output)]
+    words = [str(w) for w in options("lora" if count == 1 and kind == "sharded" else kind, folder, steps, batch, output)]
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
     if count == 1:
         subprocess.run([program, *words], check=True, env=environment, stdout=subprocess.DEVNULL)
@@ -134,47 +152,191 @@ def amount(text, units):
     return float(number) * units[unit]
 
 
+class Network:
+    """Rates in bytes per second, and a message's delay in seconds."""
+
+    def __init__(self, rate, delay):
+        self.rate, self.delay = rate, delay
+
+    def gradients(self, count, size):
+        return 2 * (count - 1) / count * size / self.rate + 2 * (count - 1) * self.delay * math.ceil(size / 4e6)
+
+    def weights(self, count, size, tensors):
+        if count == 1:
+            return 0
+        return 2 * ((count - 1) / count * size / self.rate + 2 * size / COPYING + (count - 1) * self.delay * tensors)
+
+    def step(self, count, compute, trained, base=0, tensors=0):
+        """The model: seconds of a step. `trained` and `base` are bytes that travel."""
+        return (compute + max(0, self.gradients(count, trained) - compute * 2 / 3)
+                + max(0, self.weights(count, base, tensors) - compute))
+
+
+def measure(arguments, kinds, folder, network, link):
+    counts = [int(word) for word in arguments.processes.split(",")]
+    results, computes = [], {}
+
+    def compute(kind, count, threads):
+        """Of 1/N of the examples; the threads that all processes have beyond the host's take turns."""
+        kind = "lora" if kind == "sharded" else kind
+        if (kind, count) not in computes:
+            computes[kind, count] = seconds_per_step(
+                arguments.program, kind, folder, 1, threads, arguments.steps, EXAMPLES // count, None)
+        seconds, trainable = computes[kind, count]
+        return seconds * (1 if network else max(1, threads * count / arguments.threads)), trainable
+
+    base = (folder / "model/model.safetensors").stat().st_size
+    print("| | processes | threads each | s/step | model | speedup | efficiency |\n|---|---|---|---|---|---|---|")
+    for kind in kinds:
+        for count in counts:
+            threads = max(1, arguments.threads // (max(counts) if network else count))
+            alone, trainable = compute(kind, count, threads)
+            measured = alone if count == 1 else seconds_per_step(
+                arguments.program, kind, folder, count, threads, arguments.steps, EXAMPLES, network)[0]
+            model = link.step(count, alone, trainable * 4, base if kind == "sharded" else 0, 58)
+            results.append(dict(kind=kind, processes=count, threads=threads, seconds=measured, model=model, compute=alone))
+            first = next(r for r in results if r["kind"] == kind)["seconds"]
+            ideal = count / counts[0] if network else 1
+            print(f"| {kind} | {count} | {threads} | {measured:.3f} | {model:.3f} | {first / measured:.2f} | "
+                  f"{first / measured / ideal:.0%} |", flush=True)
+    return results
+
+
+def children(process):
+    """A process and those that it started, as far as they are this program's."""
+    try:
+        words = pathlib.Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:
+        words = []
+    return [process] + [c for word in words for c in children(int(word))]
+
+
+def sample(process):
+    """Bytes of a process: anonymous memory, and its mapping of the model file by kind of page."""
+    result, name = dict(anonymous=0, mapped=0, share=0, dirty=0), None
+    for line in pathlib.Path(f"/proc/{process}/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            name = words[-1]
+            continue
+        key, is_model = words[0][:-1], name.endswith("model.safetensors")
+        if key == "Anonymous" and not is_model:
+            result["anonymous"] += int(words[1]) * 1024
+        field = dict(Rss="mapped", Pss="share", Private_Dirty="dirty").get(key)
+        if is_model and field:
+            result[field] += int(words[1]) * 1024
+    return result
+
+
+def memory(arguments, folder):
+    base = (folder / "model/model.safetensors").stat().st_size
+    print(f"\nThe base has {base / 1e6:.0f} MB. Peaks of the largest process, in MB; PSS divides shared pages by their users:\n")
+    print("| | processes | private memory | mapped base | its PSS | its private pages written to |\n|---|---|---|---|---|---|")
+    results = []
+    for kind, count in (("lora", 1), ("lora", 2), ("sharded", 2), ("sharded", 4)):
+        output = folder / "adapter"
+        launch = ["launch", "-n", count, "--"] if count > 1 else []
+        words = [str(w) for w in [*launch, *options(kind, folder, 3, 4, output)]]
+        environment = dict(os.environ, OMP_NUM_THREADS="1")
+        process = subprocess.Popen([arguments.program, *words], env=environment, stdout=subprocess.DEVNULL)
+        peaks = {}
+        while process.poll() is None:
+            for child in children(process.pid):
+                try:
+                    values = sample(child)
+                except OSError:
+                    continue
+                peak = peaks.setdefault(child, values)
+                for key, value in values.items():
+                    # The share at the time when most is mapped.
+                    if key != "share":
+                        peak[key] = max(peak[key], value)
+                    elif values["mapped"] >= peak["mapped"]:
+                        peak[key] = value
+            time.sleep(0.02)
+        if process.returncode:
+            raise SystemExit("a process failed")
+        subprocess.run(["rm", "-r", output], check=True)
+        workers = [p for c, p in peaks.items() if count == 1 or c != process.pid]
+        most = {key: max(p[key] for p in workers) for key in workers[0]}
+        results.append(dict(kind=kind, processes=count, **most))
+        print(f"| {kind} | {count} | " + " | ".join(
+            f"{most[key] / 1e6:.0f}" for key in ("anonymous", "mapped", "share", "dirty")) + " |", flush=True)
+    return results
+
+
+def project(arguments, link):
+    """Models of 7B, 13B and 70B parameters on 1 to 64 nodes, each with `--tokens` per step."""
+    sizes = dict([("7B", (6.7e9, 32, 4096)), ("13B", (13e9, 40, 5120)), ("70B", (69e9, 80, 8192))])
+    print(f"\n{arguments.flops:g} FLOP/s and {arguments.tokens} tokens per node and step, {link.rate * 8 / 1e9:g} Gbit/s, "
+          f"{link.delay * 1e3:g} ms; s/step, efficiency, GB per node:\n")
+    print("| model | nodes | LoRA | full | sharded |\n|---|---|---|---|---|")
+    results = []
+    for name, (parameters, layers, width) in sizes.items():
+        # Rank 16 on the seven projections of a layer, of which three are wider.
+        trained = 16 * layers * (4 * 2 * width + 3 * (width + 2.7 * width))
+        tensors = 7 * layers + 2
+        for count in (1, 2, 4, 8, 16, 32, 64):
+            cells = []
+            for kind in ("lora", "full", "sharded"):
+                compute = parameters * arguments.tokens * (6 if kind == "full" else 4) / arguments.flops
+                sent = 4 * (parameters if kind == "full" else trained)
+                step = link.step(count, compute, sent, 2 * parameters if kind == "sharded" else 0, tensors)
+                if kind == "full":
+                    held = 20 * parameters
+                elif kind == "lora" or count == 1:
+                    held = 2 * parameters + 16 * trained
+                else:
+                    held = 2 * parameters * (1 / count + 2 / layers) + 16 * trained
+                cells.append(f"{step:.0f} s, {compute / step:.0%}, {held / 1e9:.0f} GB")
+                results.append(dict(model=name, nodes=count, kind=kind, seconds=step, compute=compute, bytes=held))
+            print(f"| {name} | {count} | " + " | ".join(cells) + " |")
+    return results
+
+
+def amount(text, units):
+    number, unit = re.fullmatch(r"([0-9.]+)([a-z]+)", text).groups()
+    return float(number) * units[unit]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kinds", help="lora, full, sharded, separated by commas: what to measure the speed of")
     parser.add_argument("--processes", default="1,2,4")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of all processes together")
     parser.add_argument("--program", default=ROOT / ".build/release/peft")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--memory", action="store_true", help="measure memory")
+    parser.add_argument("--project", action="store_true", help="print the model for 1 to 64 nodes")
+    parser.add_argument("--flops", type=float, default=1e12, help="FLOP/s that a node reaches, of --project")
+    parser.add_argument("--tokens", type=int, default=8192, help="tokens of a step per node, of --project")
     parser.add_argument("--network", action="store_true", help="one network namespace per process (root)")
-    parser.add_argument("--rate", default="1gbit")
+    parser.add_argument("--rate", default="1gbit", help="of --network and --project")
     parser.add_argument("--delay", default="0.1ms")
-    parser.add_argument("--write", help="JSON file of the measurements")
+    parser.add_argument("--write", help="JSON file of the results")
     arguments = parser.parse_args()
-    counts = [int(word) for word in arguments.processes.split(",")]
     network = (arguments.rate, arguments.delay) if arguments.network else None
-    # Memory bandwidth stands for the network within a host.
-    rate = amount(arguments.rate, UNITS) / 8 if network else 2e9
-    delay = amount(arguments.delay, dict(us=1e-6, ms=1e-3, s=1)) if network else 20e-6
-    results = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        (folder / "model").mkdir()
-        write_model(folder / "model")
-        choose = random.Random(1)
-        rows = [dict(q="".join(choose.choices("abcdefgh ", k=192)), a="".join(choose.choices("abcdefgh ", k=64)))
-                for _ in range(EXAMPLES * 4)]
-        (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        print("| processes | threads each | s/step | model | speedup | efficiency |\n|---|---|---|---|---|---|")
-        for count in counts:
-            threads = max(1, arguments.threads // (max(counts) if network else count))
-            measured, trainable = seconds_per_step(
-                arguments.program, folder, count, threads, arguments.steps, EXAMPLES, network)
-            compute, _ = (measured, 0) if count == 1 else seconds_per_step(
-                arguments.program, folder, 1, threads, arguments.steps, EXAMPLES // count, None)
-            size = trainable * 4
-            buckets = math.ceil(size / 4e6)
-            wire = 2 * (count - 1) / count * size / rate + 2 * (count - 1) * delay * buckets
-            model = compute + max(0, wire - compute * 2 / 3)
-            results.append(dict(processes=count, threads=threads, seconds=measured, model=model, bytes=size, wire=wire))
-            first = results[0]["seconds"]
-            ideal = count / counts[0] if network else 1
-            print(f"| {count} | {threads} | {measured:.3f} | {model:.3f} | {first / measured:.2f} | "
-                  f"{first / measured / ideal:.0%} |", flush=True)
+    delay = amount(arguments.delay, dict(us=1e-6, ms=1e-3, s=1))
+    results = {}
+    # Without --kinds, --memory and --project measure no speed.
+    kinds = arguments.kinds or ("" if arguments.memory or arguments.project else "lora")
+    if kinds or arguments.memory:
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            (folder / "model").mkdir()
+            write_model(folder / "model")
+            choose = random.Random(1)
+            rows = [dict(q="".join(choose.choices("abcdefgh ", k=192)), a="".join(choose.choices("abcdefgh ", k=64)))
+                    for _ in range(EXAMPLES * 4)]
+            (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+            # Memory bandwidth stands for the network within a host.
+            link = Network(amount(network[0], UNITS) / 8, delay) if network else Network(2e9, 20e-6)
+            if kinds:
+                results["speed"] = measure(arguments, kinds.split(","), folder, network, link)
+            if arguments.memory:
+                results["memory"] = memory(arguments, folder)
+    if arguments.project:
+        results["projection"] = project(arguments, Network(amount(arguments.rate, UNITS) / 8, delay))
     if arguments.write:
         pathlib.Path(arguments.write).write_text(json.dumps(results, indent=1))
 

@@ -3,6 +3,7 @@ import Experiments
 import Foundation
 import LanguageModels
 import PEFT
+import PEFTDistributed
 import PEFTSupport
 import PEFTTokenizers
 import Training
@@ -78,6 +79,13 @@ struct Compare: ParsableCommand {
     @Flag(help: "Suppress progress output.") var quiet = false
 
     func run() throws {
+        let launch = try LaunchEnvironment.read()
+        if from != nil, let launch, launch.rank > 0 { return }
+        try ParallelRun.run(from == nil ? launch : nil) { try run(launch, $0) }
+    }
+
+    /// - Parameter job: the processes that divide the runs.
+    private func run(_ launch: LaunchEnvironment?, _ job: DistributedJob?) throws {
         if let from {
             try Output.check([outputs.html, outputs.output])
             return try present(
@@ -87,7 +95,7 @@ struct Compare: ParsableCommand {
             throw UsageError("--test is missing", remedy: "add the test data that the methods are compared on")
         }
         try require("--seeds", seeds)
-        let device = try model.prepare()
+        let device = try model.prepare(for: launch)
         ConcurrentRuns.prepare()
         let rates = try parseRates()
         let chosen = try options.list(methods)
@@ -100,7 +108,7 @@ struct Compare: ParsableCommand {
         }
         let roundings = try roundings()
         let beside = try Baseline.list(baselines ?? "")
-        let (state, adapters) = try continuation.open(output: outputs.output, html: outputs.html)
+        let (state, adapters) = try continuation.open(output: outputs.output, html: outputs.html, job)
         defer { withExtendedLifetime(state) {} }
         let folder = try model.folder()
         let rows = try ComparisonData(
@@ -123,10 +131,12 @@ struct Compare: ParsableCommand {
         plan.quantizeAfter = roundings
         plan.budget = try budget.map(Self.seconds)
         plan.eliminates = eliminate || budget != nil
-        guard !plan.eliminates || continuation.jobs == 1 else {
+        guard !plan.eliminates || continuation.jobs == 1 && job == nil && continuation.slurmArray == nil else {
+            let option =
+                job != nil ? "several processes" : continuation.slurmArray == nil ? "--jobs" : "--slurm-array"
             throw UsageError(
-                "--jobs and --\(eliminate ? "eliminate" : "budget") are mutually exclusive", remedy: "use one of them"
-            )
+                "\(option) and --\(eliminate ? "eliminate" : "budget") are mutually exclusive",
+                remedy: "use one of them")
         }
         plan.baselines = beside
         RunWarnings.show(plan.training.steps.flatMap { RunWarnings.warmup(plan.training, totalSteps: $0) })
@@ -144,10 +154,13 @@ struct Compare: ParsableCommand {
         func keep(_ trained: TrainedAdapter) throws {
             if let adapters { try comparison.keep(trained, in: adapters, name: names[trained.method]) }
         }
-        if let index = ConcurrentRuns.index, let state {
-            return try comparison.runMethod(index, state: state, onAdapter: keep, onEvent: stop.note)
+        if try continuation.writesScript(comparison.methodLabels, preparing: false) { return }
+        func runMethod(_ index: Int, _ state: ComparisonState) throws {
+            try comparison.runMethod(index, state: state, onAdapter: keep, onEvent: stop.note)
         }
-        try continuation.runConcurrently(state, comparison, isQuiet: quiet)
+        if let index = ConcurrentRuns.index, let state { return try runMethod(index, state) }
+        if let job, !job.isFirst { return try RankRuns(job).follow(runMethod) }
+        try continuation.runConcurrently(state, comparison, job, isQuiet: quiet, run: runMethod)
         let progress = ComparisonProgress(isQuiet: quiet, seeds: seeds)
         let report = try comparison.run(
             state: state, onAdapter: keep,

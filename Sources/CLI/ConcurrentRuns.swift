@@ -5,15 +5,18 @@ import Torch
 /// Independent runs of a comparison or a sweep in several processes. Each process repeats the command's preparation, makes
 /// one run, and stores its results in the state beside the output; this process then reads them there.
 struct ConcurrentRuns {
-    private static let indexVariable = "PEFT_RUN_INDEX"
-    private static let threadsVariable = "PEFT_RUN_THREADS"
+    static let indexVariable = "PEFT_RUN_INDEX"
+    static let threadsVariable = "PEFT_RUN_THREADS"
 
     /// The run that this process makes for another one; `nil` if it is the one that the user started.
     static var index: Int? { ProcessInfo.processInfo.environment[indexVariable].flatMap { Int($0) } }
 
+    /// Whether this process only computes what the runs share.
+    static var isPreparing: Bool { ProcessInfo.processInfo.environment[indexVariable] == SlurmArray.preparation }
+
     /// Sets this process's part of the threads.
     static func prepare() {
-        guard index != nil else { return }
+        guard index != nil || isPreparing else { return }
         Console.isMuted = true
         if let threads = ProcessInfo.processInfo.environment[threadsVariable].flatMap({ Int($0) }) {
             Runtime.threads = threads

@@ -8,13 +8,13 @@ import Torch
 struct LaunchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "launch",
-        abstract: "Run a training command in several processes of this host.",
+        abstract: "Run train, compare or sweep in several processes of this host.",
         discussion: """
             peft launch -n 4 -- train --data train.jsonl --prompt '{q}' --target '{a}' --output my-adapter
 
             The processes share the examples of each optimizer step and the CPU's threads, and the result is that of one
-            process, within rounding. On several hosts, torchrun, mpirun or srun start peft train; docs/distributed.md
-            describes them.
+            process, within rounding. peft compare and peft sweep divide their runs among the processes. On several
+            hosts, torchrun, mpirun or srun start them; docs/distributed.md describes it.
             """)
 
     @Option(name: [.customShort("n"), .long], help: ArgumentHelp("Number of processes.", valueName: "n"))
@@ -25,6 +25,8 @@ struct LaunchCommand: ParsableCommand {
     var command: [String] = []
 
     func run() throws { try Self.run(["--processes", "\(processes)"] + command) }
+
+    private static let commands = ["train", "compare", "sweep"]
 
     /// Parses the words after `launch`, runs the processes, and exits as they do.
     static func run(_ words: [String]) throws {
@@ -46,10 +48,10 @@ struct LaunchCommand: ParsableCommand {
         guard let count else {
             throw UsageError("-n is missing", remedy: "use for example peft launch -n 2 -- train …")
         }
-        guard rest.first == "train" else {
+        guard let command = rest.first, commands.contains(command) else {
             throw UsageError(
                 rest.first.map { "'\($0)' can't run in several processes" } ?? "the command is missing",
-                remedy: "use peft launch -n \(count) -- train …")
+                remedy: "use peft launch -n \(count) -- train …, or compare or sweep")
         }
         endProcess(try ProcessTeam(count, Array(rest)).run())
     }

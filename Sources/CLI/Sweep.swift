@@ -3,6 +3,7 @@ import Experiments
 import Foundation
 import LanguageModels
 import PEFT
+import PEFTDistributed
 import PEFTSupport
 import Training
 
@@ -57,10 +58,16 @@ struct SweepCommand: ParsableCommand {
     @Flag(help: "Suppress progress output.") var quiet = false
 
     func run() throws {
+        let launch = try LaunchEnvironment.read()
+        try ParallelRun.run(launch) { try run(launch, $0) }
+    }
+
+    /// - Parameter job: the processes that divide the runs.
+    private func run(_ launch: LaunchEnvironment?, _ job: DistributedJob?) throws {
         try require("--seeds", seeds)
-        let device = try model.prepare()
+        let device = try model.prepare(for: launch)
         ConcurrentRuns.prepare()
-        let (state, adapters) = try continuation.open(output: outputs.output, html: outputs.html)
+        let (state, adapters) = try continuation.open(output: outputs.output, html: outputs.html, job)
         defer { withExtendedLifetime(state) {} }
         let choice = try options.choice(method)
         let folder = try model.folder()
@@ -87,10 +94,18 @@ struct SweepCommand: ParsableCommand {
         func keep(_ trained: TrainedAdapter) throws {
             if let adapters { try sweep.keep(trained, in: adapters) }
         }
-        if let index = ConcurrentRuns.index, let state {
-            return try sweep.runValue(index, state: state, onAdapter: keep, onEvent: stop.note)
+        if try continuation.writesScript(sweep.labels, preparing: sweep.tunesOnce) { return }
+        func runValue(_ index: Int, _ state: ComparisonState) throws {
+            try sweep.runValue(index, state: state, onAdapter: keep, onEvent: stop.note)
         }
-        try continuation.runConcurrently(state, sweep.tuned(state, progress.show), isQuiet: quiet)
+        if ConcurrentRuns.isPreparing {
+            _ = try sweep.tuned(state, stop.note)
+            return
+        }
+        if let index = ConcurrentRuns.index, let state { return try runValue(index, state) }
+        if let job, !job.isFirst { return try RankRuns(job).follow(runValue) }
+        try continuation.runConcurrently(
+            state, sweep.tuned(state, progress.show), job, isQuiet: quiet, run: runValue)
         let report = try sweep.run(
             state: state, onAdapter: keep,
             onEvent: {

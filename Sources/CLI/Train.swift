@@ -55,6 +55,11 @@ struct Train: ParsableCommand {
         help: ArgumentHelp("Output folder for the adapter, or for the model with --method full.", valueName: "folder")
     )
     var output: String?
+    @Flag(
+        help:
+            "Shard the base over the processes: each keeps 1/N of its weights and gathers a layer when it is needed. Less memory, more communication, identical results."
+    )
+    var shardBase = false
     @Flag(help: "Print the first batch with its loss mask and exit.")
     var showBatch = false
     @Flag(help: "Print token IDs too, with --show-batch.") var showIds = false
@@ -104,6 +109,7 @@ struct Train: ParsableCommand {
         configuration.checkpointEvery = checkpointEvery
         try checkingOptions { try configuration.validate() }
 
+        if shardBase { try ShardedBase.check(choice, job, self) }
         if showBatch { return try prepareData(choice, start, new).show(configuration, showsIDs: showIds, json: json) }
         guard let output else { return }
         let checkpoints = CheckpointFolder(of: Output.url(output))
@@ -132,14 +138,15 @@ struct Train: ParsableCommand {
             RunWarnings.show(RunWarnings.layers(choice, ModelOutline(outline)))
         }
 
-        // Only the process that reports it measures it.
-        let retention = try (isFirst ? retain : nil).map {
+        // Only the process that reports it measures it, unless all are needed to gather weights.
+        let retention = try (isFirst || shardBase ? retain : nil).map {
             try Retention(
                 URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath), tokenizer: tokenizer,
                 head: outline.head, architecture: outline.architecture)
         }
 
-        let base = try modelFolder.load(device: device)
+        let base = try modelFolder.load(
+            device: device, partitioning: ShardedBase.make(job, modelFolder, isSharded: shardBase))
         let lossBefore = try retention?.loss(of: base)
         if !quiet { new?.announce() }
         let vocabulary = new?.isResized == true ? EnlargedVocabulary(of: base) : nil
@@ -191,12 +198,12 @@ struct Train: ParsableCommand {
         }
         let result = try log?.recording(runs) ?? runs()
         display.finish()
-        guard let folder = opened?.folder else { return }
         let forgetting = try retention.flatMap { text in
             try lossBefore.map {
                 try RetentionResult(text: text.name, before: $0, after: text.loss(of: adapter.model))
             }
         }
+        guard let folder = opened?.folder else { return }
 
         var record = TrainingRecord(
             model: baseName, method: choice.method.name,

@@ -34,12 +34,14 @@ struct CTStore {
 struct CTProcessGroup {
     c10::intrusive_ptr<c10d::ProcessGroupGloo> value;
     std::atomic<bool> is_canceled{false};
+    std::atomic<bool> has_failed{false};
     std::mutex mutex;
     std::string message;
 
     void wait(c10d::Work &work) {
         while (true) {
             if (is_canceled) {
+                has_failed = true;
                 std::lock_guard<std::mutex> lock(mutex);
                 throw std::runtime_error(message);
             }
@@ -48,10 +50,19 @@ struct CTProcessGroup {
                 return;
             } catch (const std::exception &) {
                 if (!work.isCompleted()) continue;
-                if (work.exception()) throw;
-                return;
+                if (!work.exception()) return;
+                has_failed = true;
+                throw;
             }
         }
+    }
+
+    c10::intrusive_ptr<c10d::Work> gather(const at::Tensor &own, const at::Tensor &whole) {
+        c10d::AllgatherOptions options;
+        options.timeout = no_limit;
+        std::vector<std::vector<at::Tensor>> outputs{whole.chunk(value->getSize())};
+        std::vector<at::Tensor> inputs{own};
+        return value->allgather(outputs, inputs, options);
     }
 
     c10::intrusive_ptr<c10d::Work> sum(at::Tensor tensor) {
@@ -67,6 +78,14 @@ namespace ctorch {
 std::function<void()> start_sum(CTProcessGroup &group, const at::Tensor &tensor) {
     return [&group, work = group.sum(tensor)] { group.wait(*work); };
 }
+
+std::function<void()> start_gather(CTProcessGroup &group, const at::Tensor &own, const at::Tensor &whole) {
+    return [&group, work = group.gather(own, whole)] { group.wait(*work); };
+}
+
+int rank_in(const CTProcessGroup &group) { return group.value->getRank(); }
+
+int size_of(const CTProcessGroup &group) { return group.value->getSize(); }
 
 }  // namespace ctorch
 
@@ -93,6 +112,12 @@ CTStore *ct_store_connect(const char *host, int port, bool is_host, int listenin
 CTStore *ct_store_clone(const CTStore *store) {
     CTStore *result = nullptr;
     status_or_error([&] { result = new CTStore{store->value->clone()}; });
+    return result;
+}
+
+CTStore *ct_store_prefixed(const CTStore *store, const char *prefix) {
+    CTStore *result = nullptr;
+    status_or_error([&] { result = new CTStore{c10::make_intrusive<c10d::PrefixStore>(prefix, store->value)}; });
     return result;
 }
 
@@ -154,6 +179,8 @@ void ct_group_cancel(CTProcessGroup *group, const char *message) {
     group->message = message;
     group->is_canceled = true;
 }
+
+bool ct_group_has_failed(const CTProcessGroup *group) { return group->has_failed; }
 
 int ct_group_sum(CTProcessGroup *group, CTTensor *tensor) {
     return status_or_error([&] { group->wait(*group->sum(unbox(tensor))); });

@@ -9,6 +9,10 @@ package final class DistributedJob: @unchecked Sendable {
     private let store: KeyValueStore
     private let monitor: Monitor
     private let names: [String]
+    private let interface: ProcessGroup.Interface
+    private let canceled: Canceled
+    /// Further groups of the same ranks.
+    private var others: [ProcessGroup] = []
 
     package var rank: Int { launch.rank }
     package var size: Int { launch.size }
@@ -27,6 +31,7 @@ package final class DistributedJob: @unchecked Sendable {
         names = rendezvous.names
         let host = launch.hostsStore ? rendezvous.names[0] : "the store of \(launch.launcher)"
         let canceled = Canceled()
+        (interface, self.canceled) = (rendezvous.interface, canceled)
         monitor = Monitor(
             try store.clone(), rank: launch.rank, names: rendezvous.names, timing: timing, storeName: host
         ) { canceled.cancel($0) }
@@ -39,30 +44,36 @@ package final class DistributedJob: @unchecked Sendable {
                 "\(rendezvous.names[launch.rank]) can't connect to the other processes: \(error)",
                 remedy: "set GLOO_SOCKET_IFNAME to the network interface that all hosts share")
         }
-        canceled.group = group
+        canceled.add(group)
     }
 
-    /// The group that a verdict cancels.
+    /// Another group of the same ranks, whose operations don't wait for those of ``group``.
+    package func makeGroup(_ name: String) throws -> ProcessGroup {
+        let group = try ProcessGroup(
+            store.prefixed(name), rank: rank, size: size, interface: interface, timeout: .seconds(60))
+        others.append(group)
+        canceled.add(group)
+        return group
+    }
+
+    /// The groups that a verdict cancels.
     private final class Canceled: @unchecked Sendable {
         private let lock = NSLock()
         private var verdict: String?
-        private var value: ProcessGroup?
-        var group: ProcessGroup? {
-            get { lock.withLock { value } }
-            set {
-                let verdict = lock.withLock {
-                    value = newValue
-                    return self.verdict
-                }
-                if let verdict { newValue?.cancel(verdict) }
+        private var groups: [ProcessGroup] = []
+        func add(_ group: ProcessGroup) {
+            let verdict = lock.withLock {
+                groups.append(group)
+                return self.verdict
             }
+            if let verdict { group.cancel(verdict) }
         }
         func cancel(_ text: String) {
-            let group = lock.withLock {
+            let groups = lock.withLock {
                 verdict = text
-                return value
+                return self.groups
             }
-            group?.cancel(text)
+            for group in groups { group.cancel(text) }
         }
     }
 
@@ -81,6 +92,9 @@ package final class DistributedJob: @unchecked Sendable {
                 "rank 0 can't listen at port \(launch.port): \(error)", remedy: "set MASTER_PORT to a free port")
         }
     }
+
+    /// Another connection to the store, for keys of their own.
+    func connection(_ name: String) throws -> KeyValueStore { try store.clone().prefixed(name) }
 
     // MARK: Agreement
 
@@ -150,7 +164,8 @@ package final class DistributedJob: @unchecked Sendable {
     /// - Returns: the error that this process ends with.
     package func failure(of error: any Error) -> any Error {
         if let verdict = monitor.verdict { return ended(by: verdict) }
-        if error is CollectiveFailure {
+        // Errors of a forward or backward pass follow from that of a group.
+        if error is CollectiveFailure || others.contains(where: \.hasFailed) {
             _ = briefly { try $0.set(Keys.broken, "1") }
             let cause = monitor.awaitVerdict()
             return ended(by: cause ?? "\(names[rank]) lost its connection to another rank: \(error)")

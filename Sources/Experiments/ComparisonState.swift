@@ -46,6 +46,30 @@ package final class ComparisonState {
         lock = nil
     }
 
+    /// The state of another host's process, with copies of its files, for a process that runs some of its methods.
+    package init(copying files: [String: Data], to folder: URL) throws {
+        self.folder = folder
+        lock = nil
+        try add(files)
+    }
+
+    /// The state's files by name.
+    package func files() throws -> [String: Data] {
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
+        return try names.filter { $0.hasSuffix(".json") || $0.hasSuffix(".safetensors") }.reduce(into: [:]) {
+            $0[$1] = try Data(contentsOf: folder.appendingPathComponent($1))
+        }
+    }
+
+    /// Adds files of another process, or replaces them.
+    package func add(_ files: [String: Data]) throws {
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        // The settings first: without them there is nothing to resume.
+        for (name, data) in files.sorted(by: { $0.key > $1.key }) {
+            try AtomicFile.write(data, to: folder.appendingPathComponent((name as NSString).lastPathComponent))
+        }
+    }
+
     /// Removes the state of a process that was killed between writing its output and removing the state.
     package static func removeIfFinished(_ output: URL) {
         let place = CheckpointFolder(of: output)

@@ -51,6 +51,7 @@ extension LanguageModel {
         try withTorchErrors {
             try withoutGradients {
                 for (path, parameter) in parameters() where !paths.contains(path) {
+                    try partitionedBase?.gather(partOf: parameter.tensor)
                     let count = parameter.tensor.nonFiniteCount
                     try checkTorchErrors()
                     if count > 0 { return NonFiniteTensor(path: path, count: count) }

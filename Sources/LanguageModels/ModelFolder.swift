@@ -190,6 +190,20 @@ public struct ModelFolder {
     /// half-precision `dtype` the forward pass computes in it, and trained parameters are kept in fp32.
     /// - Throws: ``PEFTError`` if a tensor is missing, unknown or misshapen, or a file is damaged.
     public func load(dtype: DType? = nil, device: Device = .cpu) throws -> any LanguageModel {
+        try load(dtype: dtype, device: device, partitioning: nil)
+    }
+
+    /// The same with the weights divided among processes, which all load the model.
+    package func load(dtype: DType? = nil, device: Device = .cpu, partitioning base: PartitionedBase?) throws
+        -> any LanguageModel
+    {
+        guard base == nil || device == .cpu else {
+            throw PEFTError("--shard-base needs the CPU, but the device is \(device)", remedy: "remove --shard-base")
+        }
+        guard base == nil || growth == nil else {
+            throw PEFTError(
+                "the vocabulary of a base that processes share can't be enlarged", remedy: "remove --shard-base")
+        }
         let dtype = dtype ?? precision
         let tensors = try tensors()
         var configuration = configuration
@@ -208,11 +222,10 @@ public struct ModelFolder {
         try withTorchErrors {
             try tensors.fill(
                 model, dtype: dtype, device: device, renewing: renewed, storage: storage,
-                vocabulary: vocabularyStorage)
-            for (_, module) in model.namedModules() {
-                if let linear = module as? Linear { linear.weight = linear.weight.loaded() }
-            }
+                vocabulary: vocabularyStorage, partitioning: base)
+            model.useLoadedWeights()
         }
+        model.partitionedBase = base
         if [.bfloat16, .float16].contains(dtype) { model.precision = (dtype, device) }
         if let growth { try model.growVocabulary(to: growth.tokens, seed: growth.seed) }
         model.source = url

@@ -15,6 +15,11 @@ extension TiedOutputModel {
     var untyingKeys: [String: JSON] { [:] }
 }
 
+extension TiedOutputModel {
+    /// The module that has the output layer's matrix.
+    func outputMatrix(_ table: Embedding) -> Module { outputProjection ?? table.table ?? table }
+}
+
 extension LanguageModel {
     /// The input embeddings.
     package var vocabularyTable: Embedding? {

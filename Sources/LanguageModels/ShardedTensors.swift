@@ -107,9 +107,10 @@ struct ShardedTensors {
     ///   - storage: weight format of the projections; each is converted when read, so that only one is dense at a
     ///     time.
     ///   - vocabulary: weight format of the input embeddings and the output layer.
+    ///   - base: partitions each part of the model when it is complete, so that only one is there as a whole.
     func fill(
         _ model: any LanguageModel, dtype: DType, device: Device, renewing: [String] = [],
-        storage: WeightStorage? = nil, vocabulary: VocabularyStorage
+        storage: WeightStorage? = nil, vocabulary: VocabularyStorage, partitioning base: PartitionedBase? = nil
     ) throws {
         let parameters = model.parameters()
         let wanted = Dictionary(parameters.map { ($0.path, $0.parameter) }, uniquingKeysWith: { first, _ in first })
@@ -172,7 +173,7 @@ struct ShardedTensors {
                 place.weight.parameters.first.map { (ObjectIdentifier($0.parameter), place) }
             }, uniquingKeysWith: { first, _ in first })
         for place in places { place.computes(in: dtype) }
-        for (path, parameter) in parameters {
+        func read(_ path: String, _ parameter: Parameter) throws {
             guard let name = source[path], let file = owner[name] else {
                 // A norm's scale begins at 1.
                 let isScale = path.hasSuffix("norm.weight")
@@ -180,14 +181,14 @@ struct ShardedTensors {
                 let deviation = model.initialDeviation(of: path) ?? 0
                 if deviation > 0, !isScale { value.fillNormal(deviation: deviation, from: &random) }
                 parameter.tensor = value
-                continue
+                return
             }
             if let storage, let site = stacks[ObjectIdentifier(parameter)] {
                 parameter.tensor = try file.tensor(name).to(device)
                 site.weight = storage.converted(site.weight)
                 if site.weight.parameters.first?.parameter !== parameter { parameter.tensor = .empty([0]) }
                 file.forget(name)
-                continue
+                return
             }
             if let storage, let linear = kept[ObjectIdentifier(parameter)] {
                 parameter.tensor = try file.tensor(name).to(device)
@@ -204,7 +205,7 @@ struct ShardedTensors {
                     parameter.tensor = .empty([0])
                     file.forget(name)
                 }
-                continue
+                return
             }
             if let place = words[ObjectIdentifier(parameter)],
                 case let stored = try file.tensor(name),
@@ -212,10 +213,20 @@ struct ShardedTensors {
             {
                 place.weight = weight
                 if weight.parameters.first?.parameter.tensor.dtype != stored.dtype { file.forget(name) }
-                continue
+                return
             }
             let isKept = keptAsStored.contains(ObjectIdentifier(parameter))
             parameter.tensor = try isKept ? file.tensor(name).to(device) : file.tensor(name).to(dtype).to(device)
+        }
+        guard let base else { return try parameters.forEach(read) }
+        // In the model's order, a part's parameters are neighbors.
+        let parts = model.partitionableParts(parameters)
+        for (index, (path, parameter)) in parameters.enumerated() {
+            try read(path, parameter)
+            guard let part = parts[index] else { continue }
+            part.module.useLoadedWeights()
+            try base.add(part.module)
+            for path in part.paths { if let name = source[path] { owner[name]?.forget(name) } }
         }
     }
 

@@ -22,8 +22,14 @@ package enum ActivationCheckpointing {
     }
 }
 
-/// Applies `layer` to `x` with the current checkpointing mode; `layer` may run twice.
-package func checkpointed(_ x: Tensor, _ layer: @escaping (Tensor) -> Tensor) -> Tensor {
+/// Applies a layer to `x` as `body` says, with the current checkpointing mode; `body` may run twice.
+package func checkpointed<Layer: StackedLayer>(
+    _ x: Tensor, _ layer: Layer, _ body: @escaping (Layer, Tensor) -> Tensor
+) -> Tensor {
+    layer.gathered { checkpointed(x) { body(layer, $0) } }
+}
+
+private func checkpointed(_ x: Tensor, _ layer: @escaping (Tensor) -> Tensor) -> Tensor {
     if let probe = LayerProbe.current { return probe.note(x, layer(x)) }
     let mode = ActivationCheckpointing.mode
     guard mode != .off else { return layer(x) }

@@ -91,6 +91,12 @@ open class Module {
     /// The folder or file that a whole model was loaded from, which also contains its tokenizer.
     package var source: URL?
 
+    /// The weights of a whole model that processes divide among them; `nil` if each process has all.
+    package var partitionedBase: PartitionedBase?
+
+    /// This module's weights, if they are a part of ``partitionedBase``.
+    package var part: PartitionedBase.Part?
+
     /// A module without parameters, until a subclass declares them.
     public init() {}
 

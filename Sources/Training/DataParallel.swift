@@ -21,8 +21,15 @@ final class DataParallel {
 
     /// The part of a step that this process computes.
     struct Share {
-        /// Micro-batches, each with its index in the step.
-        var batches: [(index: Int, batch: TrainingBatch)] = []
+        /// A micro-batch, or a part of one, with its index in the step.
+        struct Part {
+            var index: Int
+            var batch: TrainingBatch
+            /// Whether it only takes part in gathering weights, while other processes compute.
+            var isIdle = false
+        }
+
+        var batches: [Part] = []
         /// Of all processes.
         var targets = 0
         var tokens = 0
@@ -93,7 +100,10 @@ final class DataParallel {
     }
 
     /// Examples of a step's micro-batches that this process computes, and those that only count.
-    func share(of microBatches: [[Int]], _ lengths: (Int) -> Int, _ batch: ([Int]) -> TrainingBatch) -> Share {
+    /// - Parameter gathering: whether weights are gathered in each pass, so that all processes need equally many.
+    func share(
+        of microBatches: [[Int]], gathering: Bool, _ lengths: (Int) -> Int, _ batch: ([Int]) -> TrainingBatch
+    ) -> Share {
         var share = Share()
         let isWhole = keepsMicroBatches || microBatches.count % job.size == 0
         for (index, rows) in microBatches.enumerated() {
@@ -102,11 +112,17 @@ final class DataParallel {
             share.targets += whole.targetCount
             share.tokens += whole.tokenCount
             if isWhole {
-                if index % job.size == job.rank { share.batches.append((index, whole)) }
+                if index % job.size == job.rank { share.batches.append(.init(index: index, batch: whole)) }
+                let isMissing = index == microBatches.count - 1 && job.rank > index % job.size
+                if gathering, isMissing { share.batches.append(.init(index: index, batch: whole, isIdle: true)) }
                 continue
             }
             let own = Self.division(rows, among: job.size, lengths)[job.rank]
-            if !own.isEmpty { share.batches.append((index, batch(own))) }
+            if !own.isEmpty || gathering {
+                let shortest = rows.min { lengths($0) < lengths($1) }.map { [$0] } ?? []
+                share.batches.append(
+                    .init(index: index, batch: batch(own.isEmpty ? shortest : own), isIdle: own.isEmpty))
+            }
         }
         return share
     }
@@ -141,9 +157,14 @@ final class DataParallel {
     func meanLoss(
         _ model: any LanguageModel, _ examples: [EncodedExample], batchSize: Int, isStopping: () -> Bool
     ) throws -> Double? {
-        let part = try model.lossSum(of: examples, batchSize: batchSize, isStopping: isStopping) {
-            $0 % job.size == job.rank
-        }
+        // If weights are gathered in each pass, all processes have equally many, to the end.
+        let isPartitioned = model.partitionedBase != nil
+        let batches = (examples.count + batchSize - 1) / batchSize
+        let isIdle = isPartitioned && batches % job.size > 0 && job.rank >= batches % job.size
+        let part = try model.lossSum(
+            of: examples, batchSize: batchSize, isStopping: isPartitioned ? { false } : isStopping,
+            idlePasses: isIdle ? 1 : 0
+        ) { $0 % job.size == job.rank }
         let sums = try job.group.sum([part?.sum ?? 0, Double(part?.targets ?? 0), part == nil ? 1 : 0])
         guard sums.count == 3, sums[2] == 0 else { return nil }
         return sums[0] / sums[1]

@@ -15,9 +15,11 @@ extension LanguageModel {
     }
 
     /// The loss over those batches whose number `includes` accepts.
+    /// - Parameter idlePasses: passes whose loss doesn't count.
     /// - Returns: `nil` if stopped before a batch.
     func lossSum(
-        of examples: [EncodedExample], batchSize: Int, isStopping: () -> Bool, includes: (Int) -> Bool
+        of examples: [EncodedExample], batchSize: Int, isStopping: () -> Bool, idlePasses: Int = 0,
+        includes: (Int) -> Bool
     ) throws -> (sum: Double, targets: Int)? {
         guard !examples.isEmpty else { throw PEFTError("there are no examples to evaluate the loss on") }
         // Batches of similar length, the longest first, so that memory peaks only once.
@@ -35,6 +37,10 @@ extension LanguageModel {
                     let batch = batch(part.map { examples[$0] })
                     sum += computing { lossSum(batch, labelSmoothing: 0) }.item()
                     targets += batch.targetCount
+                }
+                for _ in 0..<idlePasses {
+                    let batch = batch(order.suffix(1).map { examples[$0] })
+                    _ = computing { lossSum(batch, labelSmoothing: 0) }.item()
                 }
                 return (sum, targets)
             }

@@ -47,11 +47,8 @@ struct RunFingerprint: Codable {
             digest.add(path.utf8.map { Int($0) })
             digest.add(parameter.tensor.shape)
             guard parameter.tensor.count > 0 else { continue }
-            let first = withoutGradients {
-                parameter.tensor.detached().reshaped(-1).narrowed(axis: 0, 0..<min(8, parameter.tensor.count))
-                    .to(.float32).array(Float.self)
-            }
-            digest.add(first.map { Int($0.bitPattern) })
+            let first = model.partitionedBase?.partitioned(parameter.tensor)?.firstValues
+            digest.add((first ?? parameter.tensor.firstValues).map { Int($0.bitPattern) })
         }
         return digest.text
     }

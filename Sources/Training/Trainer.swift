@@ -33,6 +33,8 @@ public final class Trainer {
     private let fingerprint: RunFingerprint?
     /// Whether a process asked to stop, in a run of several processes, which stop together.
     private var stopsTogether = false
+    /// Whether the processes divide the base's weights, so that all compute as many passes.
+    private var isPartitioned: Bool { parallel != nil && model.partitionedBase != nil }
 
     /// - Parameters:
     ///   - adapter: what is trained.
@@ -83,6 +85,11 @@ public final class Trainer {
         try InputLimits.check(EncodedRows(validation), of: "validation", for: model)
         device = adapter.model.device
         hook = adapter.trainingHook()
+        guard model.partitionedBase == nil || !(hook is any CalibratingHook) else {
+            throw PEFTError(
+                "the initialization of \(adapter.choice.label) needs all weights of the base at once, which --shard-base divides",
+                remedy: "remove --shard-base, or use another initialization")
+        }
         try configuration.checkOptimizer(for: adapter)
         plan = BatchPlan(configuration, training)
         schedule = configuration.learningRateSchedule(total: plan.totalSteps)
@@ -282,18 +289,20 @@ public final class Trainer {
         let share = share(ofStep: step)
         var loss = 0.0
         var stops = false
-        for (place, (index, batch)) in share.batches.enumerated() {
-            if place > 0, isStopping() {
+        for (place, part) in share.batches.enumerated() {
+            if place > 0, !isPartitioned, isStopping() {
                 stops = true
                 break
             }
+            let index = part.index
             // One random stream per (step, micro-batch).
             let stream = UInt64(step) << 16 | UInt64(index)
-            let sum = DropoutScope.run(seed: configuration.seed, stream: stream) {
-                meanLoss(of: batch, targets: share.targets)
+            var sum = DropoutScope.run(seed: configuration.seed, stream: stream) {
+                meanLoss(of: part.batch, targets: share.targets)
             }
+            if part.isIdle { sum = sum * 0 }
             // A penalty counts once per step; the reported loss is the model's.
-            let penalty = index == 0 && parallel?.isFirst != false ? hook?.penalty() : nil
+            let penalty = index == 0 && !part.isIdle && parallel?.isFirst != false ? hook?.penalty() : nil
             if place == share.batches.count - 1 { parallel?.beginLastBackward() }
             (penalty.map { sum + $0 } ?? sum).backward()
             loss += sum.item()
@@ -390,13 +399,14 @@ public final class Trainer {
     /// The part of a step that this process computes: all of it, unless there are others.
     private func share(ofStep step: Int) -> DataParallel.Share {
         if let parallel {
-            return parallel.share(of: plan.microBatches(ofStep: step), { training.length(of: $0) }) { rows in
-                model.batch(rows.map { training[$0] })
-            }
+            return parallel.share(
+                of: plan.microBatches(ofStep: step), gathering: isPartitioned, { training.length(of: $0) }
+            ) { rows in model.batch(rows.map { training[$0] }) }
         }
         let batches = batches(ofStep: step)
         return DataParallel.Share(
-            batches: batches.enumerated().map { ($0, $1) }, targets: batches.reduce(0) { $0 + $1.targetCount },
+            batches: batches.enumerated().map { .init(index: $0, batch: $1) },
+            targets: batches.reduce(0) { $0 + $1.targetCount },
             tokens: batches.reduce(0) { $0 + $1.tokenCount })
     }
 

@@ -66,6 +66,72 @@ struct ParallelTrainingTests {
         #expect(!program.files.contains { $0.contains("checkpoint") || $0.contains("tmp") }, "\(program.files)")
     }
 
+    private func bytes(_ program: Program, _ name: String) throws -> Data {
+        try Data(contentsOf: program.folder.appendingPathComponent("\(name)/adapter_model.safetensors"))
+    }
+
+    /// With micro-batches that leave a process without examples, in training and in validation.
+    @Test(arguments: [
+        (2, ["--batch-size", "2", "--accumulate", "3", "--dropout", "0.3", "--weights", "nf4"]),
+        (3, ["--batch-size", "2", "--retain", "rows.jsonl"]),
+    ])
+    func aShardedBaseChangesNoBit(processes: Int, options: [String]) throws {
+        let program = try program()
+        defer { program.remove() }
+        let whole = try train(program, processes, options + ["--output", "whole"])
+        #expect(whole.status == 0, "\(whole.error)")
+        let sharded = try train(program, processes, options + ["--output", "sharded", "--shard-base"])
+        #expect(sharded.status == 0, "\(sharded.error)")
+        #expect(try bytes(program, "whole") == bytes(program, "sharded"))
+        func history(_ name: String) throws -> JSON? {
+            let record = try JSON.read(program.folder.appendingPathComponent("\(name)/training.json"))
+            guard case .object(var fields) = record["history"] ?? .null else { return nil }
+            fields["retention"] = record["retention"]
+            return .object(fields)
+        }
+        #expect(try history("whole") != nil)
+        #expect(try history("whole") == history("sharded"))
+    }
+
+    /// A checkpoint doesn't depend on where the base was.
+    @Test func aShardedRunResumes() throws {
+        let program = try program()
+        defer { program.remove() }
+        let options = ["--batch-size", "4"]
+        #expect(try train(program, 2, options + ["--output", "whole"]).status == 0)
+        let part = try train(
+            program, 2, options + ["--output", "part", "--shard-base"], environment: ["PEFT_TEST_STOP": "2:15"])
+        #expect(part.status == 143 && part.error.contains("interrupted after step 2"), "\(part.status) \(part.error)")
+        let resumed = try train(program, 3, options + ["--output", "part", "--resume", "--shard-base"])
+        #expect(resumed.status == 0, "\(resumed.error)")
+        try expectEqual(program, "whole", "part")
+    }
+
+    @Test func aLostRankEndsAShardedRun() throws {
+        let program = try program()
+        defer { program.remove() }
+        let result = try train(
+            program, 2, ["--batch-size", "2", "--output", "out", "--shard-base"],
+            environment: ["PEFT_TEST_STOP": "3:\(SIGKILL):1", "PEFT_HANG_TIMEOUT": "60"])
+        #expect(result.status != 0 && !program.files.contains("out"))
+        #expect(
+            result.error.contains("error: rank 1 (process ")
+                && result.error.contains("died: its connections were closed"), "\(result.error)")
+    }
+
+    @Test(arguments: [
+        (1, ["--shard-base"], "there is only one"),
+        (2, ["--shard-base", "--method", "full"], "--method full trains it"),
+        (2, ["--shard-base", "--samples", "1"], "excludes --samples"),
+        (2, ["--shard-base", "--init", "corda"], "needs all weights of the base at once"),
+    ])
+    func whatCannotBeShardedIsNamed(processes: Int, options: [String], message: String) throws {
+        let program = try program()
+        defer { program.remove() }
+        let result = try train(program, processes, ["--batch-size", "2", "--output", "out"] + options)
+        #expect(result.status != 0 && result.error.contains(message), "\(result.error)")
+    }
+
     @Test func runsResumeWithAnotherNumberOfProcesses() throws {
         let program = try program()
         defer { program.remove() }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Experiments
 import Foundation
+import PEFTDistributed
 import PEFTSupport
 
 /// Options of `compare` and `sweep` for resuming and for keeping adapters.
@@ -17,22 +18,62 @@ struct ContinuationOptions: ParsableArguments {
     )
     var jobs = 1
 
+    @Option(
+        help: ArgumentHelp(
+            "Write a script that makes the runs as a Slurm job array, --jobs at the same time, and exit. Requires --output or --html.",
+            valueName: "file"))
+    var slurmArray: String?
+
+    /// Writes the script of `--slurm-array`.
+    /// - Parameters:
+    ///   - labels: of the runs.
+    ///   - preparing: whether the runs share a result that is computed first.
+    /// - Returns: whether there is nothing else to do.
+    func writesScript(_ labels: [String], preparing: Bool) throws -> Bool {
+        guard let slurmArray, !SlurmArray.isTask else { return false }
+        let script = SlurmArray(labels: labels, jobs: jobs, isPrepared: preparing)
+        try script.write(to: Output.url(slurmArray))
+        return true
+    }
+
     /// Makes the runs that the state lacks, if there are to be several at a time.
+    /// - Parameters:
+    ///   - job: processes that divide the runs.
+    ///   - run: makes one run.
     func runConcurrently(
-        _ state: ComparisonState?, _ comparison: @autoclosure () throws -> Comparison, isQuiet: Bool
+        _ state: ComparisonState?, _ comparison: @autoclosure () throws -> Comparison, _ job: DistributedJob?,
+        isQuiet: Bool, run: (Int, ComparisonState) throws -> Void
     ) throws {
-        guard jobs > 1, let state else { return }
+        guard jobs > 1 || job != nil, let state else { return }
         let comparison = try comparison()
         let pending = try comparison.unfinished(state)
+        if let job {
+            return try RankRuns(job).lead(state, pending, comparison.methodLabels, isQuiet: isQuiet) {
+                try run($0, state)
+            }
+        }
         try ConcurrentRuns(
             pending: pending, labels: comparison.methodLabels, jobs: jobs, lock: state.lock?.file, isQuiet: isQuiet
         ).run()
     }
 
     /// Checks the outputs and opens the saved state beside the first of them; without outputs there is no state.
-    func open(output: String?, html: String?) throws -> (state: ComparisonState?, adapters: URL?) {
+    /// - Parameter job: processes that divide the runs; only the first has the state.
+    func open(
+        output: String?, html: String?, _ job: DistributedJob?
+    ) throws -> (state: ComparisonState?, adapters: URL?) {
         try require("--jobs", jobs)
+        guard jobs == 1 || job == nil else {
+            throw UsageError(
+                "--jobs is \(jobs), but \(job?.size ?? 0) processes were started, which divide the runs",
+                remedy: "omit it")
+        }
         guard let path = output ?? html else {
+            guard job == nil, slurmArray == nil else {
+                throw UsageError(
+                    "\(job == nil ? "--slurm-array" : "a run in several processes") requires an output file, next to which the runs' results are stored",
+                    remedy: "add --output or --html")
+            }
             guard jobs == 1 else {
                 throw UsageError(
                     "--jobs requires an output file, next to which the runs' results are stored",
@@ -45,7 +86,9 @@ struct ContinuationOptions: ParsableArguments {
             }
             return (nil, try keep.map { try Output.folder($0) })
         }
-        if ConcurrentRuns.index != nil {
+        if slurmArray != nil, !SlurmArray.isTask { return (nil, nil) }
+        guard job?.isFirst != false else { return (nil, keep.map { Output.url($0) }) }
+        if ConcurrentRuns.index != nil || ConcurrentRuns.isPreparing {
             return (ComparisonState(sharing: Output.url(path)), keep.map { Output.url($0) })
         }
         ComparisonState.removeIfFinished(Output.url(path))

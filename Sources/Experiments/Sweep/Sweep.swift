@@ -106,10 +106,15 @@ package struct Sweep {
         return budget - before.count < reached.count - budget ? before.choice : reached.choice
     }
 
+    /// Labels of the values' runs.
+    package var labels: [String] { comparison.methodLabels }
+    /// Whether a learning rate is searched once, before the runs.
+    package var tunesOnce: Bool { question.learningRate == nil && !question.tunesEach }
+
     /// The comparison of the values, with their common learning rate.
     package func tuned(_ state: ComparisonState?, _ onEvent: (ComparisonEvent) -> Void) throws -> Comparison {
         var comparison = comparison
-        if question.learningRate == nil, !question.tunesEach {
+        if tunesOnce {
             try comparison.tuneOnce(at: choices.count / 2, state, onEvent)
         }
         return comparison

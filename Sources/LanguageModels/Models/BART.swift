@@ -124,7 +124,7 @@ final class BARTStack: Module, EncoderDecoderStack {
             }
             var x = dropout(placed(x, places), settings.dropout)
             for layer in blocks where !isDropped() {
-                x = checkpointed(x) { layer($0, rows: rows, memory: memory) }
+                x = checkpointed(x, layer) { $0($1, rows: rows, memory: memory) }
             }
             return leaving(x)
         }

@@ -102,7 +102,7 @@ final class BERTEncoder: Module, EncoderLayers {
         guard let convolution, let first = order.first, let packed = context as? PackedContext else {
             return throughAll(order, x, context)
         }
-        let output = checkpointed(x) { first($0, context) }
+        let output = checkpointed(x, first) { $0($1, context) }
         return throughAll(
             Array(order.dropFirst()), convolution(x, residual: output, offsets: packed.offsets), context)
     }

@@ -77,7 +77,9 @@ extension CausalModel {
 
     /// Hidden states `[tokens, size]` -> logits `[tokens, vocabulary]`.
     func scores(_ hidden: Tensor) -> Tensor {
-        let projected = outputProjection?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil)
+        let projected = outputMatrix(embedding).gathered {
+            outputProjection?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil)
+        }
         let scores = outputScale == 1 ? projected : projected * outputScale
         return outputSoftcap.map { (scores / $0).tanh() * $0 } ?? scores
     }
@@ -115,10 +117,12 @@ extension CausalModel {
 
     private func lossSum(_ hidden: Tensor, targets: Tensor, labelSmoothing: Double) -> Tensor {
         if let weight = outputWeight {
-            return weight.crossEntropy(
-                hidden: hidden, bias: outputProjection?.bias?.tensor, targets: targets, scale: outputScale,
-                softcap: outputSoftcap,
-                labelSmoothing: labelSmoothing)
+            // The gradient w.r.t. the hidden states is computed with the loss.
+            return outputMatrix(embedding).gathered(inBackward: false) {
+                weight.crossEntropy(
+                    hidden: hidden, bias: outputProjection?.bias?.tensor, targets: targets, scale: outputScale,
+                    softcap: outputSoftcap, labelSmoothing: labelSmoothing)
+            }
         }
         let logs = scores(hidden).logSoftmax()
         let targetLoss = logs.gathering(axis: 1, targets.unsqueezed(1)).sum() * (labelSmoothing - 1)

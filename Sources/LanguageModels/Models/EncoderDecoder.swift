@@ -73,9 +73,12 @@ extension EncoderDecoder {
             // Adapters over the output layer act on the logits themselves.
             return crossEntropySum(scores(hidden), batch.targets, labelSmoothing: labelSmoothing)
         }
-        return (outputProjection?.weight ?? embedding.outputWeight).crossEntropy(
-            hidden: hidden, bias: logitsBias, targets: batch.targets, scale: outputScale, softcap: nil,
-            labelSmoothing: labelSmoothing)
+        // The gradient w.r.t. the hidden states is computed with the loss.
+        return outputMatrix(embedding).gathered(inBackward: false) {
+            (outputProjection?.weight ?? embedding.outputWeight).crossEntropy(
+                hidden: hidden, bias: logitsBias, targets: batch.targets, scale: outputScale, softcap: nil,
+                labelSmoothing: labelSmoothing)
+        }
     }
 
     package func logits(_ batch: TrainingBatch) -> Tensor { scores(hidden(batch)) }
@@ -100,7 +103,9 @@ extension EncoderDecoder {
     /// Hidden states `[..., modelSize]` -> logits `[..., vocabulary]`.
     func scores(_ hidden: Tensor) -> Tensor {
         let hidden = outputScale == 1 ? hidden : hidden * outputScale
-        let scores = outputProjection?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil)
+        let scores = outputMatrix(embedding).gathered {
+            outputProjection?(hidden) ?? embedding.outputWeight.project(hidden, bias: nil)
+        }
         return logitsBias.map { scores + $0.to(scores.dtype) } ?? scores
     }
 
@@ -134,7 +139,7 @@ extension EncoderDecoderStack {
 }
 
 /// A layer of a stack; `crossAttention` is `nil` in the encoder.
-protocol EncoderDecoderBlock: Module {
+protocol EncoderDecoderBlock: StackedLayer {
     associatedtype Attention: EncoderDecoderAttention
     var attention: Attention { get }
     var crossAttention: Attention? { get }

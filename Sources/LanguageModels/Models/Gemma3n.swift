@@ -88,7 +88,7 @@ package final class Gemma3n: Module, CausalModel {
     }
 }
 
-final class Gemma3nBlock: Module {
+final class Gemma3nBlock: Module, StackedLayer {
     @ModuleInfo var altup: AlternatingUpdates
     @ModuleInfo(key: "input_layernorm") var attentionNorm: RMSNorm
     @ModuleInfo var laurel: LowRankResidual

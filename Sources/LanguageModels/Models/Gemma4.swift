@@ -58,7 +58,7 @@ package final class Gemma4: Module, CausalModel {
     }
 }
 
-final class Gemma4Block: Module {
+final class Gemma4Block: Module, StackedLayer {
     static let scalarName = "layer_scalar"
 
     @ModuleInfo(key: "input_layernorm") var attentionNorm: RMSNorm

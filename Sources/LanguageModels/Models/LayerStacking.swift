@@ -59,6 +59,7 @@ extension Llama: LayerStacking {
 extension Module {
     /// Uses the weights of a module of the same structure.
     func shareWeights(of other: Module) {
+        part = other.part
         for (own, source) in zip(namedModules().map(\.module), other.namedModules().map(\.module)) {
             if let own = own as? Linear, let source = source as? Linear { own.weight = source.weight }
             for (mine, its) in zip(own.ownParameters(), source.ownParameters()) where mine.parameter !== its.parameter

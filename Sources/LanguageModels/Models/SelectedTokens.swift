@@ -42,7 +42,7 @@ package enum UnreadOutputs {
 }
 
 /// A layer of a stack, `[tokens, size]` -> `[tokens, size]`, or `[selected tokens, size]` in the last one.
-protocol StackLayer: Module {
+protocol StackLayer: StackedLayer {
     func callAsFunction(_ x: Tensor, _ context: AttentionContext) -> Tensor
 }
 
@@ -52,19 +52,19 @@ func through(_ layers: [some StackLayer], _ x: Tensor, _ context: AttentionConte
 }
 
 /// The same with layers that `apply` calls.
-func through<Layer>(
+func through<Layer: StackedLayer>(
     _ layers: [Layer], _ x: Tensor, _ context: AttentionContext,
     _ apply: @escaping (Layer, Tensor, AttentionContext) -> Tensor
 ) -> Tensor {
     guard let last = layers.last else { return context.last.selected(x) }
     return context.invoked {
-        let x = layers.dropLast().reduce(x) { x, layer in checkpointed(x) { apply(layer, $0, context) } }
+        let x = layers.dropLast().reduce(x) { x, layer in checkpointed(x, layer) { apply($0, $1, context) } }
         let narrowed = context.last
-        return checkpointed(x) { apply(last, $0, narrowed) }
+        return checkpointed(x, last) { apply($0, $1, narrowed) }
     }
 }
 
 /// The same, if all layers compute the outputs of all tokens.
 func throughAll(_ layers: [some StackLayer], _ x: Tensor, _ context: AttentionContext) -> Tensor {
-    context.last.selected(layers.reduce(x) { x, layer in checkpointed(x) { layer($0, context) } })
+    context.last.selected(layers.reduce(x) { x, layer in checkpointed(x, layer) { $0($1, context) } })
 }

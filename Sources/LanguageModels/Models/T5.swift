@@ -73,7 +73,7 @@ final class T5Stack: Module, EncoderDecoderStack {
             let biases = positionBiases(queries: prefix..<(prefix + longest), keys: prefix + longest)
             var x = dropout(x, settings.dropout)
             for (layer, bias) in zip(blocks, biases) {
-                x = checkpointed(x) { layer($0, rows: rows, bias: bias, memory: memory) }
+                x = checkpointed(x, layer) { $0($1, rows: rows, bias: bias, memory: memory) }
             }
             return dropout(norm(x), settings.dropout)
         }

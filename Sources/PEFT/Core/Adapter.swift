@@ -123,6 +123,7 @@ public final class Adapter {
         let separates = self.choice.separatesOutputLayer(of: outline)
         self.vocabulary = vocabulary ?? (separates ? VocabularyMatrices(on: model) : nil)
         if separates {
+            try model.vocabularyTable?.part?.gather()
             self.vocabulary?.separateOutput()
             self.vocabulary?.put()
         }
@@ -143,11 +144,14 @@ public final class Adapter {
         // All targets are found before the first change.
         let targets = try plan.map { try $0.target(modules: modules, parameters: parameters) }
         let context = AttachmentContext(model: model, tokenizer: tokenizer, seed: seed, isLoading: isLoading)
+        let parts = PartitionedSites(model)
         var seen: Set<String> = []
         try withTorchErrors {
             for (attachment, target) in zip(plan, targets) {
+                let part = try parts.gather(attachment.path)
                 switch target {
                 case .parameter(let parameter):
+                    try parts.check(parameter, attachment)
                     guard attachment.keepsBase || !parameter.isCovered else {
                         throw PEFTError(
                             "another active adapter replaces the model's '\(attachment.path)'",
@@ -167,6 +171,9 @@ public final class Adapter {
                             values: values, base: base))
                 case .site(let site, let make):
                     let adapter = try make(context)
+                    if let replacement = (adapter as? any WeightAdapter)?.replacementWeight {
+                        try part?.add(replacement.parameters.map(\.parameter.tensor))
+                    }
                     attached.append((attachment.path, site, adapter))
                     siteKinds.append(attachment.site)
                     for parameter in adapter.adapterParameters {

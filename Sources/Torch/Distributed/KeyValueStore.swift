@@ -30,6 +30,12 @@ package final class KeyValueStore: @unchecked Sendable {
         return KeyValueStore(owning: copy)
     }
 
+    /// The same connection for keys of their own.
+    package func prefixed(_ prefix: String) throws -> KeyValueStore {
+        guard let copy = ct_store_prefixed(pointer, prefix) else { throw lastError() }
+        return KeyValueStore(owning: copy)
+    }
+
     package func set(_ key: String, _ value: Data) throws {
         try throwing(value.withUnsafeBytes { ct_store_set(pointer, key, $0.baseAddress, $0.count) })
     }

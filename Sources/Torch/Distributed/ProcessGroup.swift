@@ -9,7 +9,7 @@ package struct CollectiveFailure: Error, CustomStringConvertible {
     package var description: String { message }
 }
 
-private func collecting(_ status: Int32) throws {
+func collecting(_ status: Int32) throws {
     if status != 0 { throw CollectiveFailure(message: lastError().problem) }
 }
 
@@ -41,6 +41,9 @@ package final class ProcessGroup: @unchecked Sendable {
     }
 
     deinit { ct_group_release(pointer) }
+
+    /// Whether an operation has failed or was canceled. Within a forward or backward pass its error becomes another one's cause.
+    package var hasFailed: Bool { ct_group_has_failed(pointer) }
 
     /// Ends what a thread waits for in this group, now and later, with an error.
     package func cancel(_ message: String) { ct_group_cancel(pointer, message) }

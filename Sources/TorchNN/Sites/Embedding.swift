@@ -35,7 +35,7 @@ public final class Embedding: Module, AdapterSite {
 
     /// ids `[...]` (int64) -> `[..., size]`.
     public func callAsFunction(_ ids: Tensor) -> Tensor {
-        let vectors = table?(ids) ?? own.rows(ids, as: type)
+        let vectors = table?(ids) ?? gathered { own.rows(ids, as: type) }
         guard let spans = RowRouting.currentSpans, !slot.routed.isEmpty else {
             return adapted(vectors, ids, slot.active)
         }
