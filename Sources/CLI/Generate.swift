@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import LanguageModels
 import PEFTSupport
+import PEFTTokenizers
 import Torch
 import Training
 
@@ -63,6 +64,7 @@ struct Generate: ParsableCommand {
     @Option(help: ArgumentHelp("JSON file of a conversation to continue.", valueName: "file"))
     var messages: String?
     @OptionGroup var template: ChatTemplateOptions
+    @OptionGroup var languages: LanguageOptions
     @OptionGroup var generation: GenerationOptions
     @Option(
         help: ArgumentHelp("Generate JSON that satisfies the JSON Schema in this file.", valueName: "file"))
@@ -73,7 +75,7 @@ struct Generate: ParsableCommand {
     @Flag(help: "Suppress progress output.") var quiet = false
 
     func run() throws {
-        let parameters = try generation.parameters(seed: seed)
+        var parameters = try generation.parameters(seed: seed)
         try responseFormat()?.validate()
         if NamedAdapters.areMeant(by: adapter) { return try generateMany() }
         try require("--limit", limit)
@@ -93,7 +95,9 @@ struct Generate: ParsableCommand {
         try ModelNotes.input(maxInput, for: adapted.model, adapted.tokenizer)
         let prompt = try promptText(adapted.record)
         let encoder = try RowEncoder(adapted.tokenizer, for: adapted.model, maxInputTokens: most)
-        let (ids, isTruncated) = encoder.prompt(prompt)
+        let translation = try translation(adapted.record, field.isEmpty ? nil : fieldRow(adapted.record).row)
+        parameters.beginning = try encoder.beginning(translation)
+        let (ids, isTruncated) = try encoder.prompt(prompt, languages: translation)
         if isTruncated {
             let isAtOption = encoder.maxInputTokens == most
             Console.note(
@@ -159,39 +163,65 @@ struct Generate: ParsableCommand {
         return output
     }
 
+    /// The languages of a prompt: the options', or those that the adapter was trained with.
+    /// - Parameter row: the values of fields.
+    func translation(_ record: TrainingRecord?, _ row: Row?) throws -> TranslationLanguages {
+        func language(_ name: String, _ given: String?, _ known: String?) throws -> String? {
+            guard let text = given ?? known else { return nil }
+            let template = try Template(text)
+            guard let row else {
+                guard template.fields.isEmpty else {
+                    throw UsageError(
+                        "the language '\(text)' is a field of the data", remedy: "set --\(name)-language for a text")
+                }
+                return text
+            }
+            return try template.render(row)
+        }
+        return TranslationLanguages(
+            source: try language("source", languages.sourceLanguage, record?.sourceLanguage),
+            target: try language("target", languages.targetLanguage, record?.targetLanguage))
+    }
+
+    /// The prompt template for --field, and its fields' values.
+    private func fieldRow(_ record: TrainingRecord?) throws -> (template: String, row: Row) {
+        guard text.isEmpty else {
+            throw UsageError("a text and --field are mutually exclusive", remedy: "use one of them")
+        }
+        guard let template = prompt.map(TemplateOptions.unescape) ?? record?.prompt else {
+            throw UsageError(
+                "--field requires a template", remedy: "add --prompt, or an adapter trained with peft")
+        }
+        var fields: [String: JSON] = [:]
+        for pair in field {
+            let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(
+                String.init)
+            guard parts.count == 2 else {
+                throw UsageError("--field '\(pair)' has no '='", remedy: "use --field name=value")
+            }
+            guard parts[1].hasPrefix("@") else {
+                fields[parts[0]] = .string(TemplateOptions.unescape(parts[1]))
+                continue
+            }
+            let file = String(parts[1].dropFirst())
+            guard let content = try? String(contentsOfFile: file, encoding: .utf8) else {
+                throw PEFTError("can't read \(file)", remedy: "check that the file exists and is UTF-8")
+            }
+            fields[parts[0]] = .string(content)
+        }
+        return (template, Row(fields, location: .init(file: "--field", number: 1, unit: .element)))
+    }
+
     func promptText(_ record: TrainingRecord?) throws -> String {
         if !field.isEmpty {
-            guard text.isEmpty else {
-                throw UsageError("a text and --field are mutually exclusive", remedy: "use one of them")
-            }
-            guard let template = prompt.map(TemplateOptions.unescape) ?? record?.prompt else {
-                throw UsageError(
-                    "--field requires a template", remedy: "add --prompt, or an adapter trained with peft")
-            }
-            var fields: [String: JSON] = [:]
-            for pair in field {
-                let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(
-                    String.init)
-                guard parts.count == 2 else {
-                    throw UsageError("--field '\(pair)' has no '='", remedy: "use --field name=value")
-                }
-                guard parts[1].hasPrefix("@") else {
-                    fields[parts[0]] = .string(TemplateOptions.unescape(parts[1]))
-                    continue
-                }
-                let file = String(parts[1].dropFirst())
-                guard let content = try? String(contentsOfFile: file, encoding: .utf8) else {
-                    throw PEFTError("can't read \(file)", remedy: "check that the file exists and is UTF-8")
-                }
-                fields[parts[0]] = .string(content)
-            }
+            let (template, row) = try fieldRow(record)
             let parsed = try Template(template)
-            if let missing = parsed.fields.first(where: { fields[$0] == nil }) {
+            if let missing = parsed.fields.first(where: { row[$0] == nil }) {
                 throw UsageError(
-                    "the template field '\(missing)' has no value; --field sets \(fields.keys.sorted().joined(separator: ", "))",
+                    "the template field '\(missing)' has no value; --field sets \(row.fields.keys.sorted().joined(separator: ", "))",
                     remedy: "add --field \(missing)=…")
             }
-            return try parsed.render(Row(fields, location: .init(file: "--field", number: 1, unit: .element)))
+            return try parsed.render(row)
         }
         let input =
             try text.first.map(TemplateOptions.unescape)

@@ -35,12 +35,18 @@ extension Generate {
         let items = try data.isEmpty ? prompts(named, &chats) : rows(named, &chats)
         let records = named.records
         try ModelNotes.generation(parameters, for: named.model)
+        var beginnings: [TextBeginning] = []
         let encoded = try items.map { item -> [Int] in
-            if let ids = item.chat { return ids }
+            if let ids = item.chat {
+                beginnings.append(TextBeginning())
+                return ids
+            }
             let record = item.adapter.flatMap { records[$0] }
             let most = maxInput ?? record?.maxInputTokens ?? TemplateOptions.defaultMaxInput
             let encoder = try RowEncoder(named.tokenizer, for: named.model, maxInputTokens: most)
-            let (ids, isTruncated) = encoder.prompt(item.prompt)
+            let languages = try translation(record, item.row)
+            beginnings.append(try encoder.beginning(languages))
+            let (ids, isTruncated) = try encoder.prompt(item.prompt, languages: languages)
             if isTruncated {
                 Console.note(
                     "a prompt is truncated to \(encoder.maxInputTokens) tokens; raise --max-input to keep more")
@@ -51,6 +57,7 @@ extension Generate {
         let display = ProgressDisplay(isQuiet: json || quiet)
         var cutShort = 0
         var batch = MixedBatch(named.set)
+        batch.beginnings = beginnings
         batch.constraint = try constraint(
             named.model, named.tokenizer, GenerationSettings(parameters, for: named.model),
             endTokens: items.map(\.endToken))

@@ -24,7 +24,7 @@ extension Generate {
         let start = ContinuousClock.now
         var cutShort = 0
         let generated = try evaluator.generate(
-            asked.map(\.ids), endToken: asked.first?.endToken,
+            asked.map(\.ids), beginnings: asked.map(\.beginning), endToken: asked.first?.endToken,
             onProgress: {
                 display.update(share: Double($0) / Double(rows.count), "\($0) of \(counted(rows.count, "example"))")
             }, onLastPosition: { _ in cutShort += 1 })
@@ -56,7 +56,7 @@ extension Generate {
         }
     }
 
-    private typealias Prompt = (text: String, ids: [Int], endToken: Int?)
+    private typealias Prompt = (text: String, ids: [Int], endToken: Int?, beginning: TextBeginning)
 
     /// The prompt of each row: its messages formatted with the chat template, or the filled-in prompt template, which is a
     /// user turn if the adapter was trained on chats.
@@ -87,9 +87,10 @@ extension Generate {
         var truncated = 0
         let prompts = try rows.map { row -> Prompt in
             let text = try templates.prompt.render(row)
-            let (ids, isTruncated) = encoder.prompt(text)
+            let languages = try translation(record, row)
+            let (ids, isTruncated) = try encoder.prompt(text, languages: languages)
             if isTruncated { truncated += 1 }
-            return (text, ids, nil)
+            return (text, ids, nil, try encoder.beginning(languages))
         }
         if truncated > 0 {
             Console.note(
@@ -111,7 +112,9 @@ extension Generate {
                 ? try chats.question(conversation).prompt
                 : try chats.prompt(
                     conversation.messages, tools: conversation.tools, variables: conversation.variables)
-            return (adapted.tokenizer.decode(tokens: ids, skipSpecialTokens: false), ids, chats.turnEnd)
+            return (
+                adapted.tokenizer.decode(tokens: ids, skipSpecialTokens: false), ids, chats.turnEnd, TextBeginning()
+            )
         }
     }
 

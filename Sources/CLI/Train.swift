@@ -219,6 +219,8 @@ struct Train: ParsableCommand {
         record.head = data.head
         record.labels = data.head.flatMap { $0.labels.isEmpty ? nil : $0.labels }
         (record.pair, record.negative) = (data.format.templates?.pair?.text, data.format.templates?.negative?.text)
+        record.sourceLanguage = data.format.templates?.sourceLanguage?.text
+        record.targetLanguage = data.format.templates?.targetLanguage?.text
         record.chat = data.format.chat
         record.weights = modelFolder.storage?.name
         record.embeddingWeights = modelFolder.embeddingStorage?.name

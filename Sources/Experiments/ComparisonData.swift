@@ -104,7 +104,7 @@ struct EncodedComparison {
             training = try encoder.encode(texts.training).examples
             validation = try encoder.encode(texts.validation).examples
             questions = texts.test.map { ($0.prompt, $0.target) }
-            prompts = texts.test.prefix(5).map { encoder.prompt($0.prompt).ids }
+            prompts = try texts.test.prefix(5).map { try encoder.prompt($0.prompt, languages: $0.languages).ids }
             firstOfTest = try encoder.encode(Array(texts.test.lazy.filter(encoder.knowsLabels).prefix(4))).examples
             evaluate = { try $0.evaluate(texts.test, onProgress: $1) }
         case .chats(let chats):

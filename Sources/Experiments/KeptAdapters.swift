@@ -46,6 +46,8 @@ extension Comparison {
         case .texts(let texts):
             (record.prompt, record.target) = (texts.templates.prompt.text, texts.templates.target?.text ?? "")
             (record.pair, record.negative) = (texts.templates.pair?.text, texts.templates.negative?.text)
+            record.sourceLanguage = texts.templates.sourceLanguage?.text
+            record.targetLanguage = texts.templates.targetLanguage?.text
         case .chats(let chats): record.chat = chats.settings
         }
         record.head = base.head

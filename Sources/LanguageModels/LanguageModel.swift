@@ -150,6 +150,8 @@ public struct GenerationDefaults: Sendable {
     /// `forced_eos_token_id` in a `config.json` that is the only source of generation settings: families other than BART and
     /// some of its relatives have no such key there in transformers, which ignores it.
     package var forcedEndTokens: [Int]
+    /// Whether the decoder's input in training begins with the last target token (mBART).
+    package var startsWithLastToken = false
 
     package init(startToken: Int?, endTokens: Set<Int>, padToken: Int, forcedEndTokens: [Int] = []) {
         (self.startToken, self.endTokens, self.padToken) = (startToken, endTokens, padToken)

@@ -1,4 +1,5 @@
 import Hummingbird
+import LanguageModels
 import PEFTSupport
 import PEFTTokenizers
 import Serving
@@ -54,12 +55,13 @@ struct CompletionRoutes: Sendable {
         let own: CompletionFields = try body.decoded()
         let adapter = try names.adapter(fields.model)
         let frontEnd = try frontEnds[adapter]
+        let tokenizer = try translating(frontEnd, fields)
         let prompts: [[Int]]
         switch own.prompt {
         case .tokens(let tokens): prompts = tokens
         case .texts(let texts):
             prompts = try withTokenizerErrors {
-                texts.map { frontEnd.tokenizer.encode(text: $0, addSpecialTokens: fields.add_special_tokens ?? true) }
+                texts.map { tokenizer.encode(text: $0, addSpecialTokens: fields.add_special_tokens ?? true) }
             }
         }
         guard (1...limits.prompts).contains(prompts.count) else {
@@ -75,6 +77,10 @@ struct CompletionRoutes: Sendable {
             made.logProbabilities = own.logprobs
             made.responseFormat = format
             made.tokenizer = frontEnd.shared
+            if fields.target_language ?? frontEnd.languages.target != nil {
+                made.parameters.beginning = TextBeginning(
+                    language: tokenizer.targetLanguageID, tokenizer, engine.model.defaults)
+            }
             return made
         }
         let choices = requests[0].choices
@@ -97,6 +103,21 @@ struct CompletionRoutes: Sendable {
         let events = merged(try requests.map { try engine.submit($0) })
         return try await Answering(request: request, context: context, choices: choices, count: requests.count)
             .respond(events, answer, streams: fields.stream ?? false, includesUsage: fields.includesUsage)
+    }
+
+    /// The tokenizer for the languages of a request, by default those that the adapter was trained with.
+    private func translating(_ frontEnd: FrontEnd, _ fields: GenerationFields) throws -> Tokenizer {
+        let languages = TranslationLanguages(
+            source: fields.source_language ?? frontEnd.languages.source,
+            target: fields.target_language ?? frontEnd.languages.target)
+        guard !languages.isEmpty else { return frontEnd.tokenizer }
+        let parameter = fields.target_language == nil ? "source_language" : "target_language"
+        guard engine.model.isEncoderDecoder else {
+            throw APIError.invalid("this model doesn't translate; leave '\(parameter)' out", parameter)
+        }
+        do { return try frontEnd.tokenizer.translating(languages) } catch let error as PEFTError {
+            throw APIError.invalid(error.description, parameter)
+        }
     }
 
     // MARK: Chat

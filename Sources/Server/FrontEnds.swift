@@ -14,6 +14,16 @@ struct FrontEnd: Sendable {
     let conversations: Conversations
     /// The task, and the names of labels.
     let head: ModelHead
+    /// The languages that an adapter, or the model, was trained with.
+    let languages: TranslationLanguages
+}
+
+extension TrainingRecord {
+    /// Languages that are the same for all texts.
+    fileprivate var languages: TranslationLanguages {
+        func fixed(_ language: String?) -> String? { language.flatMap { $0.contains("{") ? nil : $0 } }
+        return TranslationLanguages(source: fixed(sourceLanguage), target: fixed(targetLanguage))
+    }
 }
 
 /// The front ends of the base and of adapters. An adapter's own tokenizer and chat template, if its folder has them, and its
@@ -33,13 +43,13 @@ final class FrontEnds: @unchecked Sendable {
     init(_ engine: Engine, folder: ModelFolder, template: String?) throws {
         (self.engine, self.folder, self.template) = (engine, folder, template)
         tokenizerFile = Self.tokenizerFile(folder.url)
+        let record = try TrainingRecord.read(in: folder.url)
         base = FrontEnd(
             tokenizer: engine.tokenizer, shared: nil,
             conversations: try Conversations(
-                engine.tokenizer, folder: folder.url, choice: template,
-                settings: try TrainingRecord.read(in: folder.url)?.chat,
+                engine.tokenizer, folder: folder.url, choice: template, settings: record?.chat,
                 isEncoderDecoder: engine.model.isEncoderDecoder),
-            head: engine.model.head)
+            head: engine.model.head, languages: record?.languages ?? TranslationLanguages())
     }
 
     /// The front end of an adapter; `nil` is the base.
@@ -84,7 +94,7 @@ final class FrontEnds: @unchecked Sendable {
             conversations: try Conversations(
                 tokenizer, folder: tokenizerFolder, choice: template, settings: template == nil ? record?.chat : nil,
                 isEncoderDecoder: engine.model.isEncoderDecoder),
-            head: head)
+            head: head, languages: record?.languages ?? base.languages)
     }
 
     private static func tokenizerFile(_ folder: URL) -> Data? {

@@ -40,6 +40,9 @@ struct GenerationFields: Decodable, Sendable {
     var include_stop_str_in_output: Bool?
     var skip_special_tokens: Bool?
     var add_special_tokens: Bool?
+    /// Languages of prompt and text, for a model that translates.
+    var source_language: String?
+    var target_language: String?
 
     struct StreamOptions: Decodable, Sendable { var include_usage: Bool? }
 
@@ -64,7 +67,9 @@ struct GenerationFields: Decodable, Sendable {
     /// - Throws: ``APIError`` that names an unsupported field.
     static func rejectUnsupported(_ body: JSON, isChat: Bool) throws {
         let own: [(name: String, neutral: [JSON])] =
-            isChat ? [("echo", [false])] : [("tools", [.array([])]), ("tool_choice", ["none"])]
+            isChat
+            ? [("echo", [false]), ("source_language", []), ("target_language", [])]
+            : [("tools", [.array([])]), ("tool_choice", ["none"])]
         for (name, neutral) in unsupported + own {
             guard let value = body[name], value != .null, !neutral.contains(value) else { continue }
             throw APIError(

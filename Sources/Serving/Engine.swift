@@ -38,7 +38,7 @@ package final class Engine: @unchecked Sendable {
         /// Maximum number of new tokens after a prompt; 0 or less if it is too long.
         package func room(after length: Int) -> Int { contextLength - (isEncoderDecoder ? 0 : length) }
 
-        var defaults = GenerationDefaults(startToken: nil, endTokens: [], padToken: 0)
+        package var defaults = GenerationDefaults(startToken: nil, endTokens: [], padToken: 0)
         var generation: GenerationSource?
     }
 

@@ -155,5 +155,6 @@ extension Tokenizer {
         maximumLength = roles.maximumLength
         // transformers leaves it out for byte-pair encoding, whose spaces are the text's own.
         cleansSpaces = roles.cleansSpaces && !(model is BPE)
+        findLanguages(roles)
     }
 }

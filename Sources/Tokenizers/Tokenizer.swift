@@ -10,7 +10,7 @@ public struct Tokenizer: Sendable {
     let normalizer: (any Normalizer)?
     let preTokenizer: (any PreTokenizer)?
     let model: any TokenizerModel
-    let postProcessor: PostProcessor?
+    var postProcessor: PostProcessor?
     let decoder: (any Decoder)?
     let added: AddedVocabulary
     /// The fused pre-tokenizer and model, for common combinations.
@@ -28,6 +28,10 @@ public struct Tokenizer: Sendable {
     package internal(set) var maximumLength: Int?
     /// Whether decoding removes spaces before punctuation: see ``SpaceCleaning``.
     var cleansSpaces = false
+    /// The tokens that mark a text's language; `nil` for a tokenizer of one language.
+    var languages: LanguageTokens?
+    /// The token of the language in which targets are written; `nil` if they are marked as all texts.
+    package var targetLanguageID: Int?
 
     /// The ids of `text`.
     /// - Parameters:

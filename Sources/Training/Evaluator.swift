@@ -65,8 +65,8 @@ public struct Evaluator {
         if let task = model.head.headTask { return try evaluate(task, rows, examples, onProgress: onProgress) }
         let (encoded, _) = try rows.encode(examples)
         return try evaluate(
-            encoded, prompts: encoded.map(\.input), texts: examples.map(\.prompt),
-            references: examples.map(\.references), onProgress: onProgress)
+            encoded, prompts: encoded.map(\.input), beginnings: examples.map { try rows.beginning($0.languages) },
+            texts: examples.map(\.prompt), references: examples.map(\.references), onProgress: onProgress)
     }
 
     /// Evaluates conversations: the model generates the last assistant turn, and the loss is that of the turns that
@@ -82,13 +82,15 @@ public struct Evaluator {
     }
 
     private func evaluate(
-        _ encoded: [EncodedExample], prompts: [[Int]], texts: [String], references: [[String]], endToken: Int? = nil,
+        _ encoded: [EncodedExample], prompts: [[Int]], beginnings: [TextBeginning]? = nil, texts: [String],
+        references: [[String]], endToken: Int? = nil,
         onProgress: (Int) -> Void
     ) throws -> EvaluationResult {
         let start = ContinuousClock.now
         var cutShort = 0
         let generated = try generate(
-            prompts, endToken: endToken, onProgress: onProgress, onLastPosition: { _ in cutShort += 1 })
+            prompts, beginnings: beginnings, endToken: endToken, onProgress: onProgress,
+            onLastPosition: { _ in cutShort += 1 })
         let elapsed = start.duration(to: .now).components
         let predictions = generated.map { tokenizer.decode(tokens: $0) }
         var metrics = try evaluateGeneration(predictions: predictions, references: references, prompts: texts)
@@ -144,16 +146,21 @@ public struct Evaluator {
                 "a \(model.family) model generates text and has no labels to predict", remedy: "use peft generate")
         }
         let rows = try RowEncoder(tokenizer, for: model, maxInputTokens: maxInputTokens)
-        let encoded = try examples.map { try task.encode($0, rows.texts, needsTarget: false).row }
+        let encoded = try examples.map { example in
+            try rows.checkLanguages(example)
+            return try task.encode(example, rows.texts, needsTarget: false).row
+        }
         return try task.predict(encoded, with: model, batchSize: batchSize, onProgress: onProgress)
     }
 
     /// Generates a continuation of every prompt, in batches of similar length.
     /// - Parameters:
+    ///   - beginnings: how the text of each prompt begins.
     ///   - endToken: an end token in addition to the model's own.
     ///   - onLastPosition: called with the index of a prompt whose text is cut off at the model's last position.
     package func generate(
-        _ prompts: [[Int]], endToken: Int? = nil, onProgress: (Int) -> Void = { _ in },
+        _ prompts: [[Int]], beginnings: [TextBeginning]? = nil, endToken: Int? = nil,
+        onProgress: (Int) -> Void = { _ in },
         onLastPosition: (Int) -> Void = { _ in }
     ) throws -> [[Int]] {
         let generator = try Generator(model, parameters)
@@ -163,7 +170,8 @@ public struct Evaluator {
             let part = Array(order[start..<min(start + batchSize, order.count)])
             let made = try withoutActuallyEscaping(onLastPosition) { report in
                 try generator.generate(
-                    part.map { prompts[$0] }, constraint: constraint, numbers: part, onToken: { $1 != endToken },
+                    part.map { prompts[$0] }, constraint: constraint, numbers: part,
+                    beginnings: beginnings.map { all in part.map { all[$0] } }, onToken: { $1 != endToken },
                     onLastPosition: { report(part[$0]) })
             }
             for (row, tokens) in zip(part, made) { results[row] = Array(tokens.prefix { $0 != endToken }) }

@@ -39,6 +39,9 @@ public struct TrainingRecord: Codable, Sendable {
     /// Templates of the further texts of an example.
     package var pair: String?
     package var negative: String?
+    /// Languages of prompts and targets, or templates of them, if they were chosen.
+    package var sourceLanguage: String?
+    package var targetLanguage: String?
     /// Chat settings, if the model was trained on conversations.
     package var chat: ChatSettings?
     /// Weight format of the base model's projections, one of ``WeightStorage/names``; `nil` for that of its files.

@@ -54,7 +54,8 @@ import TorchNN
             let (source, made) = (ids(item["source"]), ids(item["made"]))
             let texts = zip(source, made).map {
                 ScoreProcessor.Text(
-                    source: $0, before: name == "llama" ? $0 : [0], made: $1, most: 12, least: 0)
+                    source: $0, before: name == "llama" ? $0 : [0], made: $1, most: 12, least: 0,
+                    forced: all.forcedFirstToken)
             }
             let logits = (item["logits"]?.array ?? []).flatMap { ($0.array ?? []).compactMap(\.double) }
             let expected = (item["scores"]?.array ?? []).flatMap { ($0.array ?? []).map { $0.double } }

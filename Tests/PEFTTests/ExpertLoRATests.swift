@@ -108,4 +108,87 @@ import TorchTestSupport
         let obstacle = try MixedBatch(set).obstacle("a")
         #expect(obstacle?.problem.contains("adapts the experts") == true)
     }
+
+    // MARK: Files of transformers before version 5
+
+    /// A copy of a fixture whose experts have tensors of their own, with changes.
+    private func separate(
+        _ name: String, configuration change: (inout [String: JSON]) -> Void = { _ in },
+        tensors keeps: (String) -> Bool = { _ in true }, body: (AdapterFolder) throws -> Void
+    ) throws {
+        let folder = try HuggingFaceTests.Fixture(name).folder
+        try withTemporaryFolder { copy in
+            var fields = try #require(
+                try JSON.read(folder.appendingPathComponent("adapter_config.json")).object)
+            change(&fields)
+            try AtomicFile.write(JSON.object(fields).text(), to: copy.appendingPathComponent("adapter_config.json"))
+            let file = try SafetensorsFile(folder.appendingPathComponent("adapter_model.safetensors"))
+            try SafetensorsFile.write(
+                file.tensors().filter { keeps($0.key) }, metadata: [:],
+                to: copy.appendingPathComponent("adapter_model.safetensors"))
+            try body(try AdapterFolder(copy))
+        }
+    }
+
+    @Test func separateExpertsKeepTheirScale() throws {
+        try separate("olmoe-separate") {
+            $0["use_rslora"] = true
+            $0["lora_dropout"] = 0.1
+        } body: { folder in
+            #expect(folder.notes.contains { $0.contains("'lora_dropout' is 0.1") })
+            let adapter = try folder.attach(to: Models.load("decoders/olmoe"))
+            let scales = adapter.modules.compactMap { ($0.module as? any ScaledDelta)?.deltaScale }
+            #expect(scales.count == 6 && scales.allSatisfy { abs($0 - 4 / 2.0.squareRoot()) < 1e-12 })
+        }
+    }
+
+    @Test func oneOfTheTensorsOfSeparateExpertsIsEnough() throws {
+        try separate(
+            "olmoe-separate", tensors: { !$0.contains("down_proj") },
+            body: { folder in
+                let adapter = try folder.attach(to: Models.load("decoders/olmoe"))
+                #expect(adapter.modules.count == 4)
+                #expect(adapter.added.contains { $0.key.hasSuffix("layers.0.mlp.experts.lora_A.weight") })
+            })
+        try separate(
+            "mixtral-separate", tensors: { !$0.contains("experts") },
+            body: { folder in
+                #expect(throws: PEFTError.self) { try folder.attach(to: Models.load("decoders/mixtral")) }
+            })
+        try separate("mixtral-separate") {
+            $0["target_modules"] = ["q_proj", "gate"]
+        } tensors: {
+            !$0.contains("experts")
+        } body: { folder in
+            let adapter = try folder.attach(to: Models.load("decoders/mixtral"))
+            #expect(adapter.modules.count == 4)
+        }
+    }
+
+    /// A network beside the experts has the names of their projections.
+    @Test func sharedNetworksStayTargets() throws {
+        try separate("olmoe-separate") {
+            $0["target_modules"] = "all-linear"
+        } body: { folder in
+            #expect(folder.configuration["target_modules"]?.array?.count == 2)
+            let adapter = try folder.attach(to: Models.load("decoders/olmoe"))
+            #expect(adapter.modules.count == 6)
+        }
+    }
+
+    @Test func incompleteSeparateExpertsAreErrors() throws {
+        let whole = try HuggingFaceTests.Fixture("olmoe-separate").folder
+        let count = try AdapterFolder(whole).tensorShapes.count
+        #expect(count == 12)
+        for part in ["experts.1.up_proj", "experts.2.down_proj.lora_B"] {
+            let error = try #require(throws: PEFTError.self) {
+                try separate("olmoe-separate", tensors: { !$0.contains(part) }, body: { _ in })
+            }
+            #expect(error.problem.contains(part.replacingOccurrences(of: ".lora_B", with: "")))
+        }
+        let error = try #require(throws: PEFTError.self) {
+            try separate("olmoe-separate", configuration: { $0["alpha_pattern"] = ["up_proj": 8] }) { _ in }
+        }
+        #expect(error.problem.contains("'alpha_pattern' that names"))
+    }
 }

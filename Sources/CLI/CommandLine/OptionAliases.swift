@@ -91,6 +91,8 @@ enum OptionAliases {
         (["rslora"], nil, ["use-rslora", "use-rs-lora"]),
         (["tokens"], nil, ["num-virtual-tokens", "virtual-tokens"]),
         (["method"], nil, ["finetuning-type", "fine-tune-type", "peft-type", "peft-method", "train-type"]),
+        (["source-language"], nil, ["source-lang", "src-lang"]),
+        (["target-language"], nil, ["target-lang", "tgt-lang", "forced-bos-token"]),
         (["precision"], "--precision bfloat16", ["bf16", "torch-dtype", "dtype", "pure-bf16"]),
         (["precision"], "--precision float16", ["fp16"]),
         (

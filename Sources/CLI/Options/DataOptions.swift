@@ -41,6 +41,7 @@ struct TemplateOptions: ParsableArguments {
             valueName: "tokens"))
     var maxInput: Int?
 
+    @OptionGroup var languages: LanguageOptions
     @OptionGroup var layout: FormatOptions
 
     static let defaultMaxInput = DataSettings.defaultMaxInputTokens
@@ -59,6 +60,7 @@ struct TemplateOptions: ParsableArguments {
         var settings = DataSettings(
             prompt: prompt.map(Self.unescape), target: target.map(Self.unescape), pair: pair.map(Self.unescape),
             negative: negative.map(Self.unescape))
+        languages.apply(to: &settings)
         settings.task = try choice()
         settings.maxInputTokens = maxInput
         return settings

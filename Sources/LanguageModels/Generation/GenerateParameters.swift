@@ -1,4 +1,24 @@
 import PEFTSupport
+import PEFTTokenizers
+
+/// How a generated text begins, in place of what the model's settings say.
+package struct TextBeginning: Sendable, Equatable {
+    /// The token with which an encoder-decoder's decoder starts.
+    package var startToken: Int?
+    /// The first generated token (`forced_bos_token_id`).
+    package var firstToken: Int?
+
+    package init(startToken: Int? = nil, firstToken: Int? = nil) {
+        (self.startToken, self.firstToken) = (startToken, firstToken)
+    }
+
+    /// The beginning of texts of a language, given its token: a language at the end of targets is where the decoder starts
+    /// in training.
+    package init(language: Int?, _ tokenizer: Tokenizer, _ defaults: GenerationDefaults) {
+        let isStart = tokenizer.hasLanguageAtEnd && defaults.startsWithLastToken
+        self.init(startToken: isStart ? language : nil, firstToken: isStart ? nil : language)
+    }
+}
 
 /// Generation parameters. `nil` uses the model's `generation_config.json` or, if it has no value, the default in
 /// parentheses; see ``GenerationSettings``.
@@ -30,6 +50,8 @@ public struct GenerateParameters: Sendable, Equatable {
     public var repetitionPenalty: Double?
     /// Whether `generation_config.json` is ignored, except for its end and start tokens.
     package var ignoresModelSettings = false
+    /// How texts begin, for example in which language.
+    package var beginning = TextBeginning()
     /// Seed of sampling.
     public var seed: UInt64
 

@@ -52,6 +52,7 @@ package struct GenerationSettings: Sendable, Equatable {
         }
         startToken = defaults.startToken == nil ? nil : all.startToken ?? defaults.startToken
         if startToken != defaults.startToken { applied.add("decoder_start_token_id", "\(startToken ?? 0)") }
+        if startToken != nil, let own = parameters.beginning.startToken { startToken = own }
 
         maxNewTokens = applied.choose("max_new_tokens", parameters.maxNewTokens, file.maxNewTokens)
         if maxNewTokens == nil { maxLength = applied.choose("max_length", nil, file.maxLength) }
@@ -112,7 +113,8 @@ package struct GenerationSettings: Sendable, Equatable {
         applied.count("suppress_tokens", suppressedTokens.count)
         suppressedFirstTokens = Set(file.suppressedFirstTokens ?? [])
         applied.count("begin_suppress_tokens", suppressedFirstTokens.count)
-        forcedFirstToken = applied.choose("forced_bos_token_id", nil, file.forcedFirstToken)
+        forcedFirstToken = applied.choose(
+            "forced_bos_token_id", parameters.beginning.firstToken, file.forcedFirstToken)
         let readsModel = source?.isModelConfiguration == true && !parameters.ignoresModelSettings
         forcedLastTokens = readsModel ? defaults.forcedEndTokens : file.forcedLastTokens ?? []
         if !forcedLastTokens.isEmpty {

@@ -35,8 +35,10 @@ public struct Generator {
     ///     token, the constraint alone counts.
     ///   - numbers: a number of each prompt, 0, 1, … by default. The draws of a text are a function of the seed, the
     ///     number and the position, so a text doesn't depend on the batch that its prompt is in.
+    ///   - beginnings: how the text of each prompt begins, where it differs from the settings.
     package func generate(
         _ prompts: [[Int]], constraint: (any TokenConstraint)?, numbers: [Int]? = nil,
+        beginnings: [TextBeginning]? = nil,
         onToken: ((Int, Int) -> Bool)? = nil, onLastPosition: ((Int) -> Void)? = nil
     ) throws -> [[Int]] {
         guard !prompts.isEmpty else { return [] }
@@ -49,7 +51,7 @@ public struct Generator {
         return try withTorchErrors {
             try withoutGradients {
                 try model.computing {
-                    let run = try start(prompts)
+                    let run = try start(prompts, beginnings)
                     let texts =
                         settings.beams > 1
                         ? try beamSearch(run, prompts)
@@ -74,6 +76,8 @@ public struct Generator {
         /// The initial tokens of each sequence.
         let before: [[Int]]
         let lengths: [Length]
+        /// The token that each text is forced to begin with.
+        let forced: [Int?]
     }
 
     /// The maximum number of new tokens of a sequence.
@@ -90,7 +94,7 @@ public struct Generator {
         let isCutShort: Bool
     }
 
-    private func start(_ prompts: [[Int]]) throws -> Run {
+    private func start(_ prompts: [[Int]], _ beginnings: [TextBeginning]?) throws -> Run {
         guard model.generates else {
             throw PEFTError(
                 "this \(model.family) model is an encoder and can't generate",
@@ -99,7 +103,7 @@ public struct Generator {
         let read: [[Int]]
         let first: [Int]
         if let start = settings.startToken {
-            (read, first) = (prompts, prompts.map { _ in start })
+            (read, first) = (prompts, prompts.indices.map { beginnings?[$0].startToken ?? start })
         } else {
             // The prefill excludes the last token, which the first decode step feeds.
             (read, first) = (prompts.map { Array($0.dropLast()) }, prompts.compactMap(\.last))
@@ -107,7 +111,9 @@ public struct Generator {
         let before = model.architecture == .decoder ? prompts : first.map { [$0] }
         let lengths = try lengths(before)
         try model.requireKnown(prompts + [first])
-        if let forced = settings.forcedFirstToken ?? settings.forcedLastTokens.first, forced >= model.vocabularySize {
+        let forced = prompts.indices.map { beginnings?[$0].firstToken ?? settings.forcedFirstToken }
+        let tokens = forced.compactMap { $0 } + settings.forcedLastTokens.prefix(1)
+        if let forced = tokens.first(where: { $0 >= model.vocabularySize }) {
             throw PEFTError(
                 "the model's generation settings force the token \(forced), but its vocabulary has \(model.vocabularySize)",
                 remedy: "correct 'forced_bos_token_id' or 'forced_eos_token_id'")
@@ -117,7 +123,7 @@ public struct Generator {
             model.startDecoding(packed, capacity: lengths.map(\.most).max() ?? 1, beams: settings.beams)
         }
         try checkTorchErrors()
-        return Run(state: state, first: first, before: before, lengths: lengths)
+        return Run(state: state, first: first, before: before, lengths: lengths, forced: forced)
     }
 
     private func lengths(_ before: [[Int]]) throws -> [Length] {
@@ -145,13 +151,14 @@ public struct Generator {
         _ scores: Tensor, _ run: Run, _ prompts: [[Int]], rows: [(prompt: Int, made: [Int])]
     ) throws -> Tensor {
         try model.requireFinite(logits: scores)
-        guard !settings.leavesScores else { return scores }
+        guard !settings.leavesScores || run.forced.contains(where: { $0 != nil }) else { return scores }
         return ScoreProcessor(settings: settings)(
             scores,
             rows.map { row in
                 ScoreProcessor.Text(
                     source: prompts[row.prompt], before: run.before[row.prompt], made: row.made,
-                    most: run.lengths[row.prompt].most, least: run.lengths[row.prompt].least)
+                    most: run.lengths[row.prompt].most, least: run.lengths[row.prompt].least,
+                    forced: run.forced[row.prompt])
             })
     }
 

@@ -16,12 +16,14 @@ struct ScoreProcessor {
         /// Maximum and minimum number of new tokens.
         let most: Int
         let least: Int
+        /// The token that it is forced to begin with.
+        let forced: Int?
     }
 
     /// - Parameter scores: `[texts, vocabulary]`, logits or log-probabilities.
     /// - Returns: the processed scores; the same tensor if nothing changes.
     func callAsFunction(_ scores: Tensor, _ texts: [Text]) -> Tensor {
-        guard !settings.leavesScores else { return scores }
+        guard !settings.leavesScores || texts.contains(where: { $0.forced != nil }) else { return scores }
         var result = scores.to(.float32).clone()
         let whole = texts.map { $0.before + $0.made }
         if settings.encoderRepetitionPenalty != 1 {
@@ -69,7 +71,7 @@ struct ScoreProcessor {
 
     private func suppressed(_ text: Text, _ whole: [Int]) -> [Int] {
         // A forced first token shifts the start of the text by one.
-        let isMoved = text.before.count <= 1 && settings.forcedFirstToken != nil
+        let isMoved = text.before.count <= 1 && text.forced != nil
         let atBegin = text.made.count == (isMoved ? 1 : 0) ? settings.suppressedFirstTokens : []
         return Array(settings.suppressedTokens.union(atBegin))
     }
@@ -93,12 +95,12 @@ struct ScoreProcessor {
     // MARK: Forced tokens
 
     private func forced(_ scores: Tensor, _ texts: [Text]) -> Tensor {
-        guard settings.forcedFirstToken != nil || !settings.forcedLastTokens.isEmpty else { return scores }
+        guard !settings.forcedLastTokens.isEmpty || texts.contains(where: { $0.forced != nil }) else { return scores }
         let tokens = texts.map { text -> [Int] in
             if text.made.count == text.most - 1, !settings.forcedLastTokens.isEmpty {
                 return settings.forcedLastTokens
             }
-            guard let first = settings.forcedFirstToken, text.before.count + text.made.count == 1 else { return [] }
+            guard let first = text.forced, text.before.count + text.made.count == 1 else { return [] }
             return [first]
         }
         guard let places = places(tokens, in: scores) else { return scores }

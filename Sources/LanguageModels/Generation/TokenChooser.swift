@@ -70,7 +70,9 @@ package struct TokenChooser {
     package func choose(_ logits: Tensor, generated: [Int]) throws -> Int {
         var scores = logits.to(.float32)
         if !bias.logitBias.isEmpty { scores = scores + row(bias.logitBias, like: scores) }
-        let text = ScoreProcessor.Text(source: prompt, before: before, made: generated, most: most, least: least)
+        let text = ScoreProcessor.Text(
+            source: prompt, before: before, made: generated, most: most, least: least,
+            forced: settings.forcedFirstToken)
         scores = ScoreProcessor(settings: settings)(scores, [text])
         if bias.presencePenalty != 0 || bias.frequencyPenalty != 0 {
             let counts = generated.reduce(into: [Int: Int]()) { $0[$1, default: 0] += 1 }

@@ -43,9 +43,11 @@ extension EncoderDecoder {
     package var inputEmbedding: String { modelFamily.modules.inputEmbedding }
     package var vocabularySize: Int { embedding.entries }
     package var generationDefaults: GenerationDefaults {
-        GenerationDefaults(
+        var defaults = GenerationDefaults(
             startToken: settings.startToken, endTokens: Set(settings.endTokens), padToken: settings.padToken,
             forcedEndTokens: settings.forcedEndTokens)
+        defaults.startsWithLastToken = settings.startsWithLastToken
+        return defaults
     }
     package func virtualTokens(forRows rows: Int) -> [Int] {
         let read = encoder.input.prompts(forRows: rows).map { $0?.dim(0) ?? 0 }

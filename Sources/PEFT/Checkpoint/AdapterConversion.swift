@@ -26,6 +26,7 @@ package enum AdapterConversion {
                 "\(file.path) adapts slices of fused projections ('enable_lora'), which this conversion can't read",
                 remedy: "convert the original loralib file with --enable-lora")
         }
+        try SeparateExperts(folder, configuration)?.convert(&configuration)
         // Settings that current versions don't know.
         for key in ["enable_lora", "merge_weights", "inference_mode"] { configuration[key] = nil }
         configuration["inference_mode"] = true

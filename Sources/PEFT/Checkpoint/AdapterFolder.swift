@@ -26,6 +26,7 @@ public struct AdapterFolder {
         guard var configuration = try JSON.read(file).object else {
             throw PEFTError("\(file.path) is not a JSON object", remedy: "download the file again")
         }
+        try SeparateExperts(url, configuration)?.convert(&configuration)
         // Every method trains a classification head too, so modules_to_save adds nothing by naming it.
         let saved = configuration["modules_to_save"]?.array?.compactMap(\.string) ?? []
         if ["SEQ_CLS", "TOKEN_CLS"].contains(configuration["task_type"]),

@@ -26,6 +26,8 @@ enum AdapterNames {
                 if last == "modules_to_save" { parts.removeLast() }
                 continue
             }
+            // Mixtral's router before version 5 of transformers.
+            if part == "gate", parts.last == "block_sparse_moe" { parts[parts.count - 1] = "mlp" }
             parts.append(part)
         }
         if parts.count > 1, parts.last == "weight", parts[parts.count - 2] == "lora_magnitude_vector" {
@@ -34,8 +36,14 @@ enum AdapterNames {
         return parts.joined(separator: ".")
     }
 
-    /// The file with unwrapped tensor names.
+    /// The file with unwrapped tensor names, and factors of single experts as those of all.
     static func unwrapped(_ file: any TensorFile) -> any TensorFile {
+        let file = renamed(file)
+        return (try? SeparateExperts(file))?.file ?? file
+    }
+
+    /// The file with unwrapped tensor names.
+    static func renamed(_ file: any TensorFile) -> any TensorFile {
         let names = Dictionary(grouping: file.entries.keys, by: unwrapped)
         // Names that would collide stay as they are, so the check against the model reports them.
         let renamed = names.filter { $0.value.count == 1 && $0.value[0] != $0.key }.mapValues { $0[0] }

@@ -34,6 +34,7 @@ enum ConfigurationCheck {
             }
         }
         if let note = seriesNote(configuration) { notes.append(note) }
+        if let note = SeparateExperts.note(on: configuration) { notes.append(note) }
         if let start = configuration["init_lora_weights"]?.string, start.hasPrefix("pissa_niter_") {
             notes.append(
                 "the adapter was initialized from a randomized SVD of its base (\(start)), which can't be reproduced; with "

@@ -9,6 +9,8 @@ public struct MixedBatch {
     package let set: AdapterSet
     /// Restricts each generated text, such as to JSON.
     package var constraint: (any TokenConstraint)?
+    /// How the text of each prompt begins, where it differs from the model's settings.
+    package var beginnings: [TextBeginning]?
     /// The model's projections by their path.
     private let linears: [String: Linear]
 
@@ -71,7 +73,9 @@ public struct MixedBatch {
         if let obstacle = try cacheObstacle(adapters) { throw obstacle }
         let generator = try Generator(set.model, parameters)
         return try run(adapters) {
-            try generator.generate(prompts, constraint: constraint, numbers: numbers, onLastPosition: onLastPosition)
+            try generator.generate(
+                prompts, constraint: constraint, numbers: numbers, beginnings: beginnings(numbers),
+                onLastPosition: onLastPosition)
         }
     }
 
@@ -113,6 +117,7 @@ public struct MixedBatch {
                     try set.activate(name)
                     let made = try generator.generate(
                         rows.map { prompts[$0] }, constraint: constraint, numbers: rows,
+                        beginnings: beginnings(rows),
                         onLastPosition: { onLastPosition?(rows[$0]) })
                     for (row, tokens) in zip(rows, made) { results[row] = tokens }
                 }
@@ -120,6 +125,10 @@ public struct MixedBatch {
             onProgress(start + part.count)
         }
         return results
+    }
+
+    private func beginnings(_ prompts: [Int]) -> [TextBeginning]? {
+        beginnings.map { all in prompts.map { all.indices.contains($0) ? all[$0] : TextBeginning() } }
     }
 
     // MARK: What can't share a batch

@@ -1,4 +1,5 @@
 import PEFTSupport
+import PEFTTokenizers
 
 /// A training example: the model reads the prompt and learns to generate the target.
 public struct Example: Sendable, Hashable {
@@ -10,6 +11,8 @@ public struct Example: Sendable, Hashable {
     public var pair: String?
     /// For embeddings, a hard negative.
     public var negative: String?
+    /// The languages of prompt and target, for a model that translates between several.
+    public var languages = TranslationLanguages()
     /// Further reference texts for metrics.
     package var otherTargets: [String] = []
     /// The row that it was rendered from.
@@ -36,10 +39,11 @@ extension Example {
         var places: [[String?]: Int] = [:]
         var grouped: [Example] = []
         for example in examples {
-            if let place = places[[example.prompt, example.pair]] {
+            let key = [example.prompt, example.pair, example.languages.source, example.languages.target]
+            if let place = places[key] {
                 grouped[place].otherTargets.append(example.target)
             } else {
-                places[[example.prompt, example.pair]] = grouped.count
+                places[key] = grouped.count
                 grouped.append(example)
             }
         }

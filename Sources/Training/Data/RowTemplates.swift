@@ -1,4 +1,5 @@
 import PEFTSupport
+import PEFTTokenizers
 
 /// The templates that render a row to an example.
 package struct RowTemplates: Sendable {
@@ -9,9 +10,17 @@ package struct RowTemplates: Sendable {
     package var pair: Template?
     /// For embeddings, a hard negative.
     package var negative: Template?
+    /// Languages of prompt and target, which may be fields.
+    package var sourceLanguage: Template?
+    package var targetLanguage: Template?
 
     package init(prompt: Template, target: Template?, pair: Template? = nil, negative: Template? = nil) {
         (self.prompt, self.target, self.pair, self.negative) = (prompt, target, pair, negative)
+    }
+
+    /// The languages of a row's prompt and target.
+    package func languages(of row: Row) throws -> TranslationLanguages {
+        TranslationLanguages(source: try sourceLanguage?.render(row), target: try targetLanguage?.render(row))
     }
 
     /// Renders one example per row, in order.
@@ -23,6 +32,7 @@ package struct RowTemplates: Sendable {
                 prompt: try prompt.render(row), target: try target?.render(row) ?? "", row: row.location)
             example.pair = try pair?.render(row)
             example.negative = try negative?.render(row)
+            example.languages = try languages(of: row)
             return example
         }
     }

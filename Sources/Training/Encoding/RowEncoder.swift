@@ -15,6 +15,7 @@ public struct RowEncoder: Sendable {
     package let maxInputTokens: Int
     private let limits: InputLimits
     private let endToken: Int?
+    private let defaults: GenerationDefaults
     /// Encodes the texts of a model with a head.
     let texts: TextEncoder
 
@@ -33,6 +34,7 @@ public struct RowEncoder: Sendable {
         limits = try InputLimits(model, tokenizer, virtualTokens: virtualTokens)
         self.maxInputTokens = min(maxInputTokens, limits.input ?? .max)
         endToken = model.generationDefaults.endTokens.min() ?? tokenizer.eosTokenID
+        defaults = model.generationDefaults
         texts = TextEncoder(tokenizer, for: model, maxTokens: self.maxInputTokens)
         guard head.task != .classification || head.labels.count > 1 else {
             throw PEFTError(
@@ -57,11 +59,12 @@ public struct RowEncoder: Sendable {
         }
         let encoded = try examples.map { example -> EncodedExample in
             try checkTarget(example)
+            let tokenizer = try tokenizer(for: example.languages, example.row)
             let (input, target) = try withTokenizerErrors {
                 (
-                    prompt(example.prompt),
+                    prompt(example.prompt, tokenizer),
                     architecture == .encoderDecoder
-                        ? tokenizer.encode(text: example.target)
+                        ? tokenizer.encode(target: example.target)
                         : tokenizer.encode(text: example.target, addSpecialTokens: false)
                             + (endToken.map { [$0] } ?? [])
                 )
@@ -85,21 +88,67 @@ public struct RowEncoder: Sendable {
 
     /// An empty target is valid only for multi-label tasks (no labels) and embeddings.
     func checkTarget(_ example: Example) throws {
+        try checkLanguages(example)
         guard example.target.isBlank, head.task != .multiLabel, head.task != .embeddings else { return }
         throw PEFTError(
             "the target is empty for \(example.row)", remedy: "fill in the row's fields or remove the row")
     }
 
-    /// Encodes a prompt, truncated to the limit with a closing special token kept.
-    package func prompt(_ text: String) -> (ids: [Int], isTruncated: Bool) {
+    // MARK: Languages
+
+    /// - Throws: ``PEFTError`` for languages of a text that is not translated.
+    func checkLanguages(_ example: Example) throws {
+        guard !example.languages.isEmpty, !head.task.generates else { return }
+        throw PEFTError(
+            "--source-language and --target-language are for models that generate text",
+            remedy: "remove them")
+    }
+
+    /// The tokenizer for the languages of an example.
+    /// - Throws: ``PEFTError`` for a language that it doesn't have, or a model that doesn't translate.
+    private func tokenizer(for languages: TranslationLanguages, _ row: Row.Location? = nil) throws -> Tokenizer {
+        guard !languages.isEmpty else { return tokenizer }
+        guard architecture == .encoderDecoder else {
+            throw PEFTError(
+                "--source-language and --target-language are for encoder-decoders that translate",
+                remedy: "name the languages in --prompt")
+        }
+        do { return try tokenizer.translating(languages) } catch let error as PEFTError {
+            guard let row else { throw error }
+            throw PEFTError("\(error.problem) (\(row))", remedy: error.remedy)
+        }
+    }
+
+    /// How a generated text of these languages begins.
+    package func beginning(_ languages: TranslationLanguages) throws -> TextBeginning {
+        guard languages.target != nil else { return TextBeginning() }
+        return TextBeginning(language: try tokenizer(for: languages).targetLanguageID, tokenizer, defaults)
+    }
+
+    /// How the text that is learned from a target begins.
+    package func beginning(of target: [Int]) -> TextBeginning {
+        TextBeginning(language: tokenizer.language(of: target), tokenizer, defaults)
+    }
+
+    // MARK: Prompts
+
+    /// Encodes a prompt, truncated to the limit with its closing special tokens kept.
+    package func prompt(_ text: String) -> (ids: [Int], isTruncated: Bool) { prompt(text, tokenizer) }
+
+    package func prompt(_ text: String, languages: TranslationLanguages) throws -> (ids: [Int], isTruncated: Bool) {
+        prompt(text, try tokenizer(for: languages))
+    }
+
+    private func prompt(_ text: String, _ tokenizer: Tokenizer) -> (ids: [Int], isTruncated: Bool) {
         if !head.task.generates { return texts.encode(text) }
         switch architecture {
         case .encoderDecoder:
             let ids = tokenizer.encode(text: text)
             guard ids.count > maxInputTokens else { return (ids, false) }
-            // The end token stays.
-            if let last = ids.last, last == tokenizer.eosTokenID {
-                return (ids.prefix(maxInputTokens - 1) + [last], true)
+            // The end token stays, and a language after it.
+            let end = ids.suffix(tokenizer.hasLanguageAtEnd ? 2 : 1)
+            if end.first == tokenizer.eosTokenID {
+                return (Array(ids.prefix(max(0, maxInputTokens - end.count)) + end), true)
             }
             return (Array(ids.prefix(maxInputTokens)), true)
         case .decoder, .encoder:

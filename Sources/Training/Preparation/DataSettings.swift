@@ -12,6 +12,11 @@ public struct DataSettings: Sendable {
     public var pair: String?
     /// Template of a hard negative, for embeddings.
     public var negative: String?
+    /// Language of the prompts, such as `eng_Latn`, or a template of it, such as `{lang}`, for a model that translates
+    /// between several; by default the tokenizer's.
+    public var sourceLanguage: String?
+    /// Language of the targets, which generated texts begin with; by default the tokenizer's and the model's.
+    public var targetLanguage: String?
     /// The format of the rows, in place of the templates; `nil` to detect it.
     public var format: RowFormat?
     /// The task; by default what the model and the data say.
@@ -47,11 +52,19 @@ public struct DataSettings: Sendable {
         let negative = try (negative ?? record?.negative).map { try Template($0) }
         let known = record.flatMap { $0.target.isEmpty ? nil : $0.target }
         let isOptional = !needsTarget || task.task == .embeddings || pair != nil && task.task == nil
-        return RowTemplates(
+        var templates = RowTemplates(
             prompt: try promptTemplate(default: record?.prompt),
             target: target == nil && known == nil && isOptional ? nil : try targetTemplate(default: known),
             pair: pair,
             negative: negative)
+        templates.sourceLanguage = try languageTemplate(sourceLanguage, record?.sourceLanguage, "source")
+        templates.targetLanguage = try languageTemplate(targetLanguage, record?.targetLanguage, "target")
+        return templates
+    }
+
+    private func languageTemplate(_ given: String?, _ fallback: String?, _ name: String) throws -> Template? {
+        guard given != nil || fallback != nil else { return nil }
+        return try Self.template(given, fallback, option: "\(name)-language", example: "eng_Latn")
     }
 
     func promptTemplate(default fallback: String?) throws -> Template {

@@ -50,7 +50,11 @@ package struct ValidationSamples {
     /// Generates greedily with the model as it is.
     package func generate(_ model: any LanguageModel) throws -> [Sample] {
         let parameters = GenerateParameters(maxNewTokens: maxNewTokens, temperature: 0, beams: 1)
-        let texts = try Generator(model, parameters).generate(parts.map(\.prompt))
+        let encoder = try RowEncoder(tokenizer, for: model, maxInputTokens: .max)
+        let texts = try Generator(model, parameters).generate(
+            parts.map(\.prompt), constraint: nil,
+            beginnings: model.architecture == .encoderDecoder
+                ? parts.map { encoder.beginning(of: $0.target) } : nil)
         return zip(parts, texts).map { part, tokens in
             Sample(
                 prompt: tokenizer.decode(tokens: part.prompt), target: tokenizer.decode(tokens: part.target),

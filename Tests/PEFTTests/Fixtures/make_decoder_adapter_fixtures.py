@@ -27,7 +27,7 @@ def inputs(model, data):
                 labels=pad([[-100] * len(x) + y for x, y in data], -100))
 
 
-def write(name, base, config, rate=1e-3, virtual=0, merged=(), maker=None):
+def write(name, base, config, rate=1e-3, virtual=0, merged=(), maker=None, prepare=None):
     torch.manual_seed(sum(map(ord, name)))
     seq2seq = base == "mt5"
     path = f"decoders/{base}"
@@ -38,6 +38,8 @@ def write(name, base, config, rate=1e-3, virtual=0, merged=(), maker=None):
     peft = get_peft_model(model, config).eval()
     peft.peft_config["default"].base_model_name_or_path = path
     jitter(peft, 0.1)
+    if prepare:
+        prepare(peft)
     folder = HERE / "hugging-face" / name
     shutil.rmtree(folder, ignore_errors=True)
     peft.save_pretrained(folder)
