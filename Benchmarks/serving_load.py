@@ -3,6 +3,7 @@
     make server
     python Benchmarks/serving_load.py [--streams 200] [--adapters 64] [--model tiny-t5 | llama] [--threads N] [--write RESULTS.json]
     python Benchmarks/serving_load.py --small       # 8 streams over 6 adapters
+    python Benchmarks/serving_load.py --no-faults --by-method --rounds 5   # throughput, also by method
     python Benchmarks/serving_load.py --compare --streams 8   # a 110 M Llama, against other servers that are installed
 
 The models are the embedded tiny-t5 and a Llama with random weights in the shape of TinyStories-656K. Adapters of five methods
@@ -240,6 +241,13 @@ class Server:
         for line in self.send("GET", "/metrics")[1].splitlines():
             if line.startswith(f"peft:{name}{{"):
                 return float(line.split()[-1])
+        return 0.0
+
+    def processor_seconds(self):
+        """Processor time of the server until now; 0 where it is unknown."""
+        with contextlib.suppress(OSError), open(f"/proc/{self.process.pid}/stat") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         return 0.0
 
     def wait_idle(self, seconds=60):
@@ -662,6 +670,9 @@ def main():
     parser.add_argument("--adapters", type=int, default=64)
     parser.add_argument("--requests", type=int, default=4, help="requests of each stream")
     parser.add_argument("--model", action="append", choices=["tiny-t5", "llama"])
+    parser.add_argument("--rounds", type=int, default=3, help="rounds with one and with all adapters, in turn")
+    parser.add_argument("--by-method", action="store_true", help="also measure the adapters of each method")
+    parser.add_argument("--no-faults", action="store_true", help="measure only")
     parser.add_argument("--small", action="store_true", help="8 streams over 6 adapters, 2 requests each")
     parser.add_argument("--compare", action="store_true", help="only compare with other servers")
     parser.add_argument("--threads", type=int)
@@ -669,7 +680,7 @@ def main():
     parser.add_argument("--write", help="file for the results")
     options = parser.parse_args()
     if options.small:
-        options.streams, options.adapters, options.requests = 8, 6, 2
+        options.streams, options.adapters, options.requests, options.rounds = 8, 6, 2, 1
     options.peft, options.server = (options.programs.resolve() / name for name in ("peft", "peft-server"))
     try:
         import openai
@@ -693,24 +704,48 @@ def main():
             distinct = len({expected[n, prompts[0]] for n in names})
             server = Server(options.server, model, "--adapters-dir", adapters, "--scan-interval", "3600", threads=options.threads)
             server.wait_for(len(names))
-            load(server, 2, 1, lambda *_: names[0], prompts)
+            kinds = [("1 adapter", names[:1]), (f"{len(names)} adapters", names)]
+            if options.by_method:
+                for method in METHODS:
+                    own_names = [name for name in names if name.endswith("-" + method)]
+                    kinds.append((f"1 × {method}", own_names[:1]))
+                    if len(own_names) > 1:
+                        kinds.append((f"{len(own_names)} × {method}", own_names))
+            rounds = {label: [] for label, _ in kinds}
+            for label, chosen in kinds:
+                load(server, min(8, options.streams), 1, lambda n, i: chosen[n % len(chosen)], prompts)
+            for number in range(options.rounds):
+                # The kinds take turns, so that what else the machine does hits all of them.
+                for label, chosen in kinds if number % 2 == 0 else kinds[::-1]:
+                    busy = server.processor_seconds()
+                    answers, seconds = load(
+                        server, options.streams, options.requests, lambda n, i: chosen[(n + i * 7) % len(chosen)], prompts, openai)
+                    rounds[label].append((answers, seconds, server.processor_seconds() - busy))
             rows, figures = [], {}
-            for label, choose in (
-                ("1 adapter", lambda *_: names[0]), (f"{len(names)} adapters", lambda n, i: names[(n + i * 7) % len(names)]),
-            ):
-                answers, seconds = load(server, options.streams, options.requests, choose, prompts, openai)
+            for label, parts in rounds.items():
+                answers = [answer for part in parts for answer in part[0]]
                 lost, wrong, example = check(answers, expected)
                 is_good = is_good and lost + wrong == 0
-                f = figures[label] = dict(summary(answers, seconds), answers=len(answers), lost=lost, wrong=wrong)
+                f = figures[label] = dict(
+                    summary(answers, sum(part[1] for part in parts)), answers=len(answers), lost=lost, wrong=wrong,
+                    rounds=[summary(*part[:2])["tokens_per_second"] for part in parts])
+                tokens = sum(len(stream.times) for _, _, stream in answers)
+                f["processor_microseconds"] = 1e6 * sum(part[2] for part in parts) / max(1, tokens)
                 rows.append([
-                    label, len(answers), lost, wrong, f"{f['tokens_per_second']:.0f}", f"{f['first_p50']:.0f} / {f['first_p99']:.0f}",
-                    f"{f['gap_p50']:.1f} / {f['gap_p99']:.1f}"])
+                    label, len(answers), lost, wrong, f"{f['tokens_per_second']:.0f}",
+                    " ".join(f"{value:.0f}" for value in f["rounds"]), f"{f['processor_microseconds']:.0f}",
+                    f"{f['first_p50']:.0f} / {f['first_p99']:.0f}", f"{f['gap_p50']:.1f} / {f['gap_p99']:.1f}"])
                 if example:
                     print("not as offline:", *example)
-            one, many = (row["tokens_per_second"] for row in figures.values())
+            one, many = (figures[label]["tokens_per_second"] for label, _ in kinds[:2])
             print(f"\n{kind}: {options.streams} streams, {len(names)} adapters of {len(METHODS)} methods with {distinct} distinct answers to "
                   f"the first prompt; {len(names)} adapters at {100 * many / one:.0f} % of the throughput of one.")
-            table(["", "answers", "lost", "wrong", "tokens/s", "first token p50 / p99, ms", "between tokens p50 / p99, ms"], rows)
+            table(["", "answers", "lost", "wrong", "tokens/s", "by round", "processor µs/token", "first token p50 / p99, ms",
+                   "between tokens p50 / p99, ms"], rows)
+            if options.no_faults:
+                server.stop()
+                results[kind] = dict(load=figures, ratio=many / one)
+                continue
             found = faults(server, options.peft, names, prompts, expected, own, options.streams)
             is_good = is_good and all(row[2] for row in found)
             table(["fault", "outcome", ""], [[fault, outcome, "good" if good else "BAD"] for fault, outcome, good in found])

@@ -4,6 +4,7 @@ skipped without one. Only Python's standard library is used, and the package ope
 import base64
 import concurrent.futures
 import contextlib
+import hashlib
 import http.client
 import json
 import math
@@ -476,6 +477,68 @@ class KeyTests(ServerCase):
 
 
 @unittest.skipUnless(program(), "peft-server is not built")
+class ClientTests(unittest.TestCase):
+    def test_models_and_rates(self):
+        def entry(name, **fields):
+            return {"name": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), **fields}
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = folder + "/keys.json"
+            with open(path, "w") as file:
+                json.dump([
+                    entry("all"), entry("one", models=["a"]), entry("slow", models=["a", "base"], requests_per_minute=2),
+                    entry("short", tokens_per_minute=5)], file)
+            adapters = [word for name in ("a", "b") for word in ("--adapter", f"{name}={ADAPTERS}/llama-lora")]
+            server = Server(folder, *adapters, "--keys", path, "--served-name", "base", key=KEY)
+
+            def send(key, model, way="/v1/completions", method="POST"):
+                body = {"model": model, "prompt": "w5 w6", "max_tokens": 4, "temperature": 0} if method == "POST" else None
+                return server.send(method, way, body, {"Authorization": f"Bearer {key}"})
+
+            try:
+                for key, model, status in (
+                    (KEY, "base", 200), ("all", "b", 200), ("all", None, 200), ("one", "a", 200), ("one", "base:a", 200),
+                    ("one", "b", 404), ("one", "base", 404), ("one", None, 404), ("none", "a", 401),
+                ):
+                    self.assertEqual(send(key, model)[0], status, (key, model))
+                # Nothing of the others is known to a key with models.
+                self.assertNotIn("did you mean", send("one", "bb")[2]["error"]["message"])
+                self.assertEqual([m["id"] for m in send("one", None, "/v1/models", "GET")[2]["data"]], ["a"])
+                self.assertEqual(len(send("all", None, "/v1/models", "GET")[2]["data"]), 3)
+                self.assertEqual(send("one", "a", "/tokenize")[0], 200)
+                for way in ("/v1/adapters", "/metrics", "/playground", "/runs"):
+                    self.assertEqual(send("one", None, way, "GET")[0], 403, way)
+                self.assertEqual(send("one", "a", "/v1/unload_lora_adapter")[0], 403)
+                form = {"Content-Type": "application/x-www-form-urlencoded"}
+                self.assertEqual(server.send("POST", "/login", "key=one&next=/", form)[0], 401)
+                self.assertEqual(server.send("POST", "/login", "key=all&next=/", form)[0], 303)
+                for status in (200, 200, 429):
+                    code, headers, answer = send("slow", "a")
+                    self.assertEqual(code, status, answer)
+                self.assertEqual(answer["error"]["code"], "rate_limit_exceeded")
+                self.assertIn(int(headers["Retry-After"]), range(1, 31))
+                # Six tokens of the first request are more than five.
+                self.assertEqual([send("short", "a")[0] for _ in range(2)], [200, 429])
+                self.assertEqual(send("all", "a")[0], 200)
+            finally:
+                server.stop()
+            digest = "0" * 64
+            for text, said in (
+                ("name: x", "is not a list of keys"), ("- x", "not a mapping"), ("- name: x\n  sha256: 12", "is not a SHA-256 digest"),
+                (f"- sha256: {digest}", "'name' is missing"), (f"- name: x\n  sha256: {digest}\n  rate: 5", "unknown field 'rate'"),
+                (f"- name: x\n  sha256: {digest}\n  requests_per_minute: many", "is no number"),
+                (f"- name: x\n  sha256: {digest}\n  models: a", "is not a list of names"),
+                (f"- name: x\n  sha256: {digest}\n- name: y\n  sha256: {digest}", "occurs twice"),
+            ):
+                with open(path, "w") as file:
+                    file.write(text)
+                result = subprocess.run(
+                    [program(), "--model", server.model, "--keys", path], capture_output=True, text=True, timeout=60)
+                self.assertNotEqual(result.returncode, 0, text)
+                self.assertIn(said, result.stderr)
+
+
+@unittest.skipUnless(program(), "peft-server is not built")
 class FormatTests(unittest.TestCase):
     def test_answers_satisfy_their_schemas(self):
         model = os.path.join(ROOT, "Tests", "TrainingTests", "Fixtures", "chat", "model")
@@ -915,6 +978,27 @@ class LifeCycleTests(unittest.TestCase):
                     [program(), "--model", server.model, *options], capture_output=True, text=True, timeout=60)
                 self.assertNotEqual(result.returncode, 0)
                 self.assertIn(said, result.stderr)
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "there is no /dev/full")
+    def test_a_full_disk_loses_log_lines_only(self):
+        with tempfile.TemporaryDirectory() as folder, open("/dev/full", "w") as full:
+            write_model(folder + "/model")
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = free.getsockname()[1]
+            process = subprocess.Popen([program(), "--model", folder + "/model", "--port", str(port)], stderr=full)
+            try:
+                for _ in range(1200):
+                    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=60):
+                        break
+                    time.sleep(0.1)
+                for _ in range(3):
+                    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+                    connection.request("POST", "/v1/completions", json.dumps({"prompt": "w5", "max_tokens": 2}))
+                    self.assertEqual(connection.getresponse().status, 200)
+                    connection.close()
+            finally:
+                process.terminate()
+                self.assertEqual(process.wait(60), 0)
 
     def test_mistakes_at_the_start(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -2,24 +2,24 @@ import CHub
 import HTTPTypes
 import Hummingbird
 
-/// The API keys that clients may use. Only their SHA-256 digests stay in memory.
+/// The clients with API keys. Only the keys' SHA-256 digests stay in memory.
 struct APIKeys: Sendable {
-    private let digests: [[UInt8]]
+    private let clients: [Client]
 
-    init(_ keys: [String]) { digests = keys.map(Self.digest) }
+    init(_ clients: [Client]) { self.clients = clients }
 
-    /// Compares with all keys, in a time that does not depend on where they differ.
-    func accept(_ key: String) -> Bool {
+    /// The client with this key. Compares with all keys, in a time that does not depend on where they differ.
+    func client(_ key: String) -> Client? {
         let digest = Self.digest(key)
-        return digests.reduce(false) { found, own in
-            let difference = zip(own, digest).reduce(UInt8(0)) { $0 | ($1.0 ^ $1.1) }
-            return found || difference == 0
+        return clients.reduce(nil) { found, client in
+            let difference = zip(client.digest, digest).reduce(UInt8(0)) { $0 | ($1.0 ^ $1.1) }
+            return difference == 0 ? client : found
         }
     }
 
-    var isEmpty: Bool { digests.isEmpty }
+    var isEmpty: Bool { clients.isEmpty }
 
-    private static func digest(_ key: String) -> [UInt8] {
+    static func digest(_ key: String) -> [UInt8] {
         var state = chub_digest()
         chub_sha256_begin(&state)
         Array(key.utf8).withUnsafeBytes { chub_sha256_add(&state, $0.baseAddress, $0.count) }
@@ -29,9 +29,15 @@ struct APIKeys: Sendable {
     }
 }
 
-/// Rejects requests without an accepted key, except for health checks.
+/// Rejects requests without an accepted key, except for health checks, and those that the key's limits don't allow.
 struct APIKeyMiddleware<Context: RequestContext>: RouterMiddleware {
     let keys: APIKeys
+
+    /// What a client with limits may ask for.
+    private static var open: Set<String> {
+        ["/v1/completions", "/v1/chat/completions", "/v1/messages", "/classify", "/v1/embeddings"]
+    }
+    private static var free: Set<String> { ["/v1/models", "/tokenize", "/detokenize"] }
 
     func handle(
         _ request: Request, context: Context, next: (Request, Context) async throws -> Response
@@ -47,12 +53,20 @@ struct APIKeyMiddleware<Context: RequestContext>: RouterMiddleware {
         let key =
             header.lowercased().hasPrefix(scheme)
             ? String(header.dropFirst(scheme.count)) : HTTPField.Name("X-Api-Key").flatMap { request.headers[$0] }
-        guard let key, keys.accept(key) else {
+        guard let key, let client = keys.client(key) else {
             throw APIError(
                 .unauthorized, "missing or unknown API key; send 'Authorization: Bearer KEY'",
                 type: "authentication_error",
                 code: "invalid_api_key")
         }
-        return try await next(request, context)
+        let path = request.uri.path
+        let isCounted = Self.open.contains(path)
+        guard client.isAdministrator || isCounted || Self.free.contains(path) || path.hasPrefix("/v1/models/") else {
+            throw APIError(
+                .forbidden, "the API key '\(client.name)' may not use \(path)", type: "permission_error",
+                code: "insufficient_permissions")
+        }
+        if isCounted { try client.admit() }
+        return try await Client.$current.withValue(client) { try await next(request, context) }
     }
 }

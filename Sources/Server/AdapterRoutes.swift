@@ -31,8 +31,10 @@ struct AdapterRoutes: Sendable {
             ]
         }
         let own = engine.adapters.filter { $0.state != .rejected }
-        return [model(names.base, root: names.base, parent: .null)]
+        let all =
+            [model(names.base, root: names.base, parent: .null)]
             + own.map { model($0.name, root: $0.folder.lastPathComponent, parent: .string(names.base)) }
+        return all.filter { Client.current?.mayUse($0["id"]?.string ?? "") ?? true }
     }
 
     @Sendable private func models(_: Request, context: ServerContext) -> Response {

@@ -115,6 +115,10 @@ struct GenerationFields: Decodable, Sendable {
             throw APIError.invalid("n is \(request.choices); use a value from 1 to \(limits.choices)", "n")
         }
         request.deadline = .now + .seconds(limits.seconds)
+        if let client = Client.current {
+            request.client = client.name
+            request.onTokens = { client.take(tokens: $0) }
+        }
         return request
     }
 

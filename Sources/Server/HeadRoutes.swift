@@ -91,6 +91,10 @@ struct HeadRoutes: Sendable {
         }
         var encoding = EncodingRequest(rows, adapter: adapter)
         encoding.deadline = .now + .seconds(limits.seconds)
+        if let client = Client.current {
+            encoding.client = client.name
+            client.take(tokens: rows.reduce(0) { $0 + $1.input.count })
+        }
         let final = encoding
         let outputs = try await request.body.consumeWithCancellationOnInboundClose { _ in
             try await engine.encode(final)

@@ -10,13 +10,18 @@ struct ModelNames: Sendable {
     /// The adapter that a name stands for; `nil` for the base.
     /// - Throws: ``APIError`` with status 404 for an unknown name.
     func adapter(_ name: String?) throws -> String? {
-        guard let name, name != base else { return nil }
-        let known = engine.adapters.map(\.name)
+        let client = Client.current
+        let name = name ?? base
+        let mayUseBase = client?.mayUse(base) ?? true
+        if name == base, mayUseBase { return nil }
+        let known = engine.adapters.map(\.name).filter { client?.mayUse($0) ?? true }
         if known.contains(name) { return name }
         if name.hasPrefix(base + ":"), known.contains(String(name.dropFirst(base.count + 1))) {
             return String(name.dropFirst(base.count + 1))
         }
-        let hint = nearestName(to: name, in: known + [base]).map { "; did you mean '\($0)'?" } ?? ""
+        // What a client may not use doesn't exist for it.
+        let hint =
+            nearestName(to: name, in: known + (mayUseBase ? [base] : [])).map { "; did you mean '\($0)'?" } ?? ""
         throw APIError(
             .notFound, "the model '\(name)' does not exist\(hint)", type: "not_found_error", parameter: "model",
             code: "model_not_found")

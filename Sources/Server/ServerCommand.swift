@@ -66,6 +66,7 @@ struct ServerCommand: AsyncParsableCommand {
         LoggingSystem.bootstrap { _ in ServerLogHandler(level: level, isJSON: options.logFormat == .json) }
         let logger = Logger(label: "peft-server")
         let tls = try options.tls?.configuration()
+        let keys = try APIKeys(options.clients())
         let folder = try Self.folder(options)
         let url = folder.url
         let baseHasHead = try !folder.lacksHead()
@@ -86,7 +87,7 @@ struct ServerCommand: AsyncParsableCommand {
         // Around the log, which turns errors into answers that scripts may read, too.
         if !options.corsOrigin.isEmpty { router.add(middleware: CORS(origins: Set(options.corsOrigin))) }
         router.add(middleware: RequestLog())
-        router.add(middleware: APIKeyMiddleware(keys: APIKeys(options.keys)))
+        router.add(middleware: APIKeyMiddleware(keys: keys))
         let frontEnds = try FrontEnds(engine, folder: folder, template: options.chatTemplate)
         let limits = RequestLimits(seconds: options.requestTimeout)
         CompletionRoutes(
@@ -100,7 +101,7 @@ struct ServerCommand: AsyncParsableCommand {
         AdapterRoutes(engine: engine, names: names, paths: paths, maxBody: options.maxBody.bytes).add(to: router)
         let readiness = Readiness()
         StateRoutes(engine: engine, names: names, readiness: readiness).add(to: router)
-        try addPages(engine, names, to: router)
+        try addPages(engine, names, keys, to: router)
         // Connections that send nothing, or half a request, are closed.
         let patience: Int64 = 75
         let application = Application(

@@ -55,6 +55,11 @@ struct ServerOptions: ParsableArguments {
     var apiKey: [String] = []
     @Option(
         help: ArgumentHelp(
+            "YAML or JSON file of API keys, as SHA-256 digests, with the models that each may use and its rates.",
+            valueName: "file"))
+    var keys: String?
+    @Option(
+        help: ArgumentHelp(
             "TLS certificate: a PEM file with the server's own, followed by those of its issuers. Serves HTTPS alone.",
             valueName: "file"))
     var tlsCertificate: String?
@@ -169,8 +174,10 @@ struct ServerOptions: ParsableArguments {
         return TLSFiles(certificate: tlsCertificate, key: tlsKey)
     }
 
-    var keys: [String] {
-        apiKey + [ProcessInfo.processInfo.environment["PEFT_API_KEY"] ?? ""].filter { !$0.isEmpty }
+    /// The clients with keys of the command line, the environment and `--keys`.
+    func clients() throws -> [Client] {
+        let own = apiKey + [ProcessInfo.processInfo.environment["PEFT_API_KEY"] ?? ""].filter { !$0.isEmpty }
+        return try own.enumerated().map { Client(name: "key \($0 + 1)", key: $1) } + (keys.map(Client.read) ?? [])
     }
 }
 

@@ -33,11 +33,14 @@ final class Job {
 
     func end(_ event: GenerationEvent) {
         continuation.yield(event)
-        continuation.finish()
+        abandon()
     }
 
     /// Ends the stream after the client left.
-    func abandon() { continuation.finish() }
+    func abandon() {
+        continuation.finish()
+        request.onTokens?(completionTokens)
+    }
 }
 
 /// One running sequence: a choice of a request.

@@ -10,6 +10,8 @@ package struct EncodingRequest: Sendable {
     package var adapter: String?
     /// When the request fails if it isn't complete.
     package var deadline: ContinuousClock.Instant?
+    /// Whose request it is: clients take turns.
+    package var client = ""
 
     package init(_ rows: [TrainingRow], adapter: String? = nil) { (self.rows, self.adapter) = (rows, adapter) }
 }

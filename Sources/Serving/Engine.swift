@@ -47,8 +47,8 @@ package final class Engine: @unchecked Sendable {
     /// Protects all that follows; signals new work to the engine's thread.
     private let condition = NSCondition()
     private var commands: [(EngineLoop) -> Void] = []
-    private var queue = FairQueue<Job>()
-    private var encodings = FairQueue<EncodingJob>()
+    private var queue = ClientQueue<Job>()
+    private var encodings = ClientQueue<EncodingJob>()
     private var cancelled: Set<Int> = []
     private var nextID = 0
     private var state = State.running
@@ -106,7 +106,7 @@ package final class Engine: @unchecked Sendable {
         continuation.onTermination = { [weak self] reason in
             if case .cancelled = reason { self?.cancel(id) }
         }
-        queue.append(job, key: request.adapter ?? "")
+        queue.append(job, client: request.client, key: request.adapter ?? "")
         condition.signal()
         return stream
     }
@@ -137,7 +137,7 @@ package final class Engine: @unchecked Sendable {
                 do {
                     try requireAccepting(adapter: request.adapter)
                     guard !Task.isCancelled else { throw CancellationError() }
-                    encodings.append(job, key: request.adapter ?? "")
+                    encodings.append(job, client: request.client, key: request.adapter ?? "")
                     condition.signal()
                 } catch { job.end(.failure(error)) }
             }

@@ -128,6 +128,7 @@ final class EngineLoop {
             }
             job.open = request.choices
             if let name = request.adapter { store.countRequest(name) }
+            request.onTokens?(prompt.count)
             statistics.promptTokens += prompt.count
             statistics.prefixHits += job.cachedTokens
             if keepsPrefixes { statistics.prefixQueries += prompt.count }

@@ -33,6 +33,11 @@ package struct GenerationRequest: Sendable {
     package var responseFormat: ResponseFormat?
     /// When the request fails if it isn't complete.
     package var deadline: ContinuousClock.Instant?
+    /// Whose request it is: clients take turns.
+    package var client = ""
+    /// Called on the engine's thread with numbers of tokens that were processed for the request: of the prompt when it starts,
+    /// and of its answer when it ends in any way.
+    package var onTokens: (@Sendable (Int) -> Void)?
 
     package init(prompt: [Int], adapter: String? = nil) { (self.prompt, self.adapter) = (prompt, adapter) }
 }

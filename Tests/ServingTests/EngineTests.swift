@@ -194,8 +194,9 @@ import Testing
             }
             try await task.value
             gate.isClosed = false
-            #expect(try await eventually { engine.statistics.running == 0 && engine.statistics.cacheBytes == 0 })
-            #expect(engine.statistics.finished["abort"] == 1)
+            // A token arrives before the statistics of its step.
+            #expect(try await eventually { engine.statistics.finished["abort"] == 1 })
+            #expect(engine.statistics.running == 0 && engine.statistics.cacheBytes == 0)
             #expect(engine.statistics.generationTokens == 1)
         }
     }

@@ -12,6 +12,21 @@ import Testing
         #expect(queue.isEmpty && queue.first == nil)
     }
 
+    /// A client with many requests, or many adapters, doesn't hold up the others.
+    @Test func clientsTakeTurns() {
+        var queue = ClientQueue<String>()
+        for element in ["xa1", "xa2", "xb1", "xc1", "ya1", "za1", "ya2"] {
+            queue.append(element, client: String(element.prefix(1)), key: String(element.dropFirst().prefix(1)))
+        }
+        var order: [String] = []
+        for _ in 0..<4 { order += queue.popFirst().map { [$0] } ?? [] }
+        #expect(order == ["xa1", "ya1", "za1", "xb1"])
+        #expect(queue.count == 3 && queue.first == "ya2")
+        #expect(queue.remove { $0.hasPrefix("y") || $0 == "xc1" }.sorted() == ["xc1", "ya2"])
+        #expect(queue.count == 1 && queue.popFirst() == "xa2")
+        #expect(queue.isEmpty && queue.popFirst() == nil && queue.first == nil)
+    }
+
     @Test func removedElementsLeaveTheOrder() {
         var queue = FairQueue<String>()
         for element in ["a1", "b1", "a2", "c1"] { queue.append(element, key: String(element.prefix(1))) }

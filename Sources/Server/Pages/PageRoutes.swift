@@ -80,7 +80,7 @@ struct PageRoutes: Sendable {
         form.percentEncodedQuery = String(buffer: body).replacing("+", with: "%20")
         func field(_ name: String) -> String { form.queryItems?.first { $0.name == name }?.value ?? "" }
         let next = Self.local(field("next"))
-        guard keys.isEmpty || keys.accept(field("key")) else {
+        guard keys.isEmpty || keys.client(field("key"))?.isAdministrator ?? false else {
             return Self.page(LoginPage.html(next: next, isWrong: true), status: .unauthorized)
         }
         var response = Self.redirect(to: next)
@@ -110,14 +110,14 @@ struct PageRoutes: Sendable {
 }
 
 extension ServerCommand {
-    func addPages(_ engine: Engine, _ names: ModelNames, to router: Router<ServerContext>) throws {
+    func addPages(_ engine: Engine, _ names: ModelNames, _ keys: APIKeys, to router: Router<ServerContext>) throws {
         let runs = try options.runs.map {
             try RunStore(URL(fileURLWithPath: NSString(string: $0).expandingTildeInPath))
         }
         let template = try? ChatTemplate.load(
             folder: ModelLocator.folder(options.model, needing: .description), choice: options.chatTemplate)
         PageRoutes(
-            engine: engine, names: names, keys: APIKeys(options.keys), hasChats: template != nil, runs: runs,
+            engine: engine, names: names, keys: keys, hasChats: template != nil, runs: runs,
             isSecure: options.tls != nil
         ).add(to: router)
     }
