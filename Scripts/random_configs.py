@@ -366,6 +366,61 @@ def bart(d):
     d.fields["num_hidden_layers"] = d.layers
 
 
+def mixed_layers(d, *kinds):
+    """Types of layers, some of which have an attention, so that caches have a length."""
+    types = [d.one(*kinds) for _ in range(d.layers)]
+    types[d.source.randrange(d.layers)] = "full_attention"
+    d.set(layer_types=types)
+
+
+def lfm2(d):
+    mixed_layers(d, "conv", "full_attention")
+    d.fields.pop("full_attn_idxs", None)
+    d.set(conv_L_cache=d.one(1, 2, 3, 5), block_multiple_of=d.one(1, 4, 16), block_ffn_dim_multiplier=d.one(0.7, 1.0, 1.5),
+          conv_bias=False, num_dense_layers=d.one(*range(d.layers + 1)))  # fmt: skip
+    if "num_experts" in d.fields:
+        d.set(num_experts_per_tok=d.one(*range(1, d.fields["num_experts"] + 1)))
+
+
+def states(d, inner, heads="mamba_n_heads", size="mamba_d_head", groups="mamba_n_groups"):
+    """Sizes of a state space with `inner` values."""
+    count = d.one(*[n for n in range(1, inner + 1) if inner % n == 0 and n <= 8])
+    d.set(**{heads: count, size: inner // count, groups: d.one(*[n for n in range(1, count + 1) if count % n == 0])})
+    d.set(mamba_d_state=d.one(1, 4, 6, 16), mamba_d_conv=d.one(2, 3, 4), mamba_chunk_size=d.one(2, 8, 64), mamba_proj_bias=False)
+    d.fields.pop("time_step_limit", None)
+
+
+def granite_hybrid(d):
+    mixed_layers(d, "linear_attention", "full_attention")
+    expand = d.one(1, 2)
+    d.set(mamba_expand=expand, num_local_experts=d.one(0, 2, 4), position_embedding_type=d.one(None, "rope"))
+    states(d, expand * d.width)
+    d.set(num_experts_per_tok=d.one(1, 2), output_router_logits=False)
+
+
+def falcon_h1(d):
+    expand = d.one(1, 2)
+    inner = d.one(None, 8, 16, 24)
+    d.set(mamba_expand=expand, mamba_d_ssm=inner, mlp_multipliers=[d.one(1.0, 0.6), d.one(1.0, 1.4)],
+          ssm_multipliers=[d.one(1.0, 0.6, 1.5) for _ in range(5)])  # fmt: skip
+    for key in ("lm_head_multiplier", "key_multiplier", "attention_in_multiplier", "attention_out_multiplier", "ssm_in_multiplier",
+                "ssm_out_multiplier"):  # fmt: skip
+        d.set(**{key: d.one(1.0, 0.6, 1.5)})
+    states(d, expand * d.width if inner is None else inner)
+
+
+def nemotron_h(d):
+    types = [d.one("linear_attention", "full_attention", "mlp", "moe") for _ in range(d.layers)]
+    types[d.source.randrange(d.layers)] = "full_attention"
+    d.fields.pop("num_hidden_layers", None)
+    d.set(layers_block_type=types, use_bias=False, moe_shared_expert_intermediate_size=d.one(8, 12), moe_latent_size=d.one(None, 8),
+          moe_intermediate_size=d.one(8, 12), mlp_hidden_act=d.one("relu2", "relu2", "silu"), ssm_state_size=d.one(1, 4, 6),
+          conv_kernel=d.one(2, 3, 4), chunk_size=d.one(2, 8, 64), time_step_min=0.001, mtp_layers_block_type=["full_attention", "moe"])  # fmt: skip
+    states(d, d.one(8, 16, 24), "mamba_num_heads", "mamba_head_dim", "n_groups")
+    experts(d)
+    d.set(output_router_logits=False, sliding_window=None)
+
+
 def window_none(d):
     sliding(d)
     if d.fields.get("sliding_window", 1) is None:
@@ -415,7 +470,8 @@ HOOKS = dict(
     t5=t5, mt5=t5, umt5=t5, bart=bart, mbart=bart, pegasus=bart, marian=marian, m2m_100=bart, mixtral=experts, qwen2_moe=experts,
     qwen3_moe=experts, olmoe=experts, granitemoe=experts, glm4_moe=experts, deepseek_v2=latent, deepseek_v3=latent,
     llama4_text=llama4, gpt_oss=experts, falcon=falcon, opt=opt, qwen2=window_none, qwen3=window_none, smollm3=window_none,
-    gemma3=wrap, mistral3=wrap, qwen2_5_vl=wrap, qwen3_vl=wrap, **{"deberta-v2": deberta},
+    gemma3=wrap, mistral3=wrap, qwen2_5_vl=wrap, qwen3_vl=wrap, lfm2=lfm2, lfm2_moe=lfm2,
+    granitemoehybrid=granite_hybrid, falcon_h1=falcon_h1, nemotron_h=nemotron_h, **{"deberta-v2": deberta},
 )  # fmt: skip
 
 
@@ -613,6 +669,8 @@ def lora(model, mode, config, data, folder, tensors, expected, source):
     heads = ("lm_head", "classifier", "score", "embed_out", "out_proj" if mode != "generate" else "-", "dense" if mode != "generate" else "-",
              "pre_classifier", "router", "gate", "project_in", "project_out", "shared_expert_gate")  # fmt: skip
     names = [n for n in names if n not in heads]
+    if config.model_type in ("falcon_h1", "nemotron_h"):  # Hugging Face PEFT rejects it
+        names = [n for n in names if n != "out_proj"]
     if any("experts" in n for n, _ in model.named_modules()):
         names = [n for n in names if n not in ("gate_proj", "up_proj", "down_proj", "input_linear", "output_linear")]
     if not names or hasattr(config, "vision_config"):

@@ -185,7 +185,7 @@ struct PlanSource {
     func outline() throws -> any LanguageModel {
         if let folder { return try folder.outline() }
         guard let file else { throw UsageError("no model was given", remedy: "add --model") }
-        let json = try JSON.read(file)
+        let json = try JSON.read(file, tagsInfinity: true)
         let model = try ModelRegistry.outline(json, file: file.path)
         storage?.apply(to: model)
         VocabularyStorage(embeddings, keepsStored: storage ?? .float32 != .float32)

@@ -10,12 +10,15 @@ struct ConfigurationReader {
         self.json = defaults.isEmpty ? json : .object(defaults.merging(json.object ?? [:]) { $1 })
     }
 
-    /// Keys of transformers' decoder classes that change neither training nor the logits: initialization, caching,
+    /// Keys of transformers' decoder classes that change neither training nor the logits: initialization (also of state spaces), caching,
     /// tokens of generation and of packed datasets, layers for speculative decoding, how a matmul is split among devices and in which order it is summed,
     /// and the dropout of a head for another task.
     static let irrelevantKeys: Set<String> = [
         "initializer_range", "use_cache", "bos_token_id", "pad_token_id", "eod_token_id", "pretraining_tp",
         "init_std", "slow_but_exact", "is_decoder", "classifier_dropout", "num_mtp_layers",
+        "mamba_chunk_size", "num_logits_to_keep", "chunk_size", "expand", "use_mamba_kernels", "time_step_max",
+        "time_step_floor", "rescale_prenorm_residual", "residual_in_fp32", "mamba_ssm_cache_dtype",
+        "moe_shared_expert_overlap", "num_nextn_predict_layers", "mtp_layers_block_type",
     ]
 
     /// The same of encoder-decoders, whose padding token is read.
@@ -73,6 +76,17 @@ struct ConfigurationReader {
             throw PEFTError("config.json: '\(key)' is \(value.text(indent: nil))", remedy: "use a number")
         }
         return number
+    }
+
+    /// A list of so many numbers; 1 by default.
+    func numbers(_ key: String, count: Int) throws -> [Double] {
+        guard let value = json[key], value != .null else { return Array(repeating: 1, count: count) }
+        let list = (value.array ?? []).compactMap(\.double)
+        guard list.count == count, value.array?.count == count else {
+            throw PEFTError(
+                "config.json: '\(key)' is \(value.text(indent: nil))", remedy: "use a list of \(count) numbers")
+        }
+        return list
     }
 
     func boolean(_ key: String, default fallback: Bool) throws -> Bool {

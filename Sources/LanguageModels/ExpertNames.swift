@@ -6,7 +6,8 @@ import Torch
 /// all experts are one tensor; most files have a tensor for each projection of each expert.
 struct ExpertNames: Sendable {
     /// Names of an expert's projections in files that have them one by one; `nil` if files have stacked tensors.
-    var separate: (gate: String, up: String, down: String)?
+    /// Experts without gates have none.
+    var separate: (gate: String?, up: String, down: String)?
     /// Whether Hugging Face PEFT renames targets that are an expert's projections.
     var renamesTargets = true
     /// Parts of names in files and in the model.
@@ -30,6 +31,13 @@ struct ExpertNames: Sendable {
 }
 
 extension ExpertNames {
+    /// The model's name of the first projections of all experts, and the files' names of its parts.
+    private var first: (name: String, parts: [String])? {
+        separate.map { names in
+            names.gate.map { ("gate_up_proj", [$0, names.up]) } ?? ("up_proj", [names.up])
+        }
+    }
+
     /// The model's name of a file's tensor of all experts, or of a tensor beside them.
     private func model(_ name: String) -> String {
         renamed.reduce(name) { $0.replacingOccurrences(of: $1.file, with: $1.model) }
@@ -73,8 +81,9 @@ extension ExpertNames {
                 }
             }
             let taken = Set(projections.values.flatMap(\.values))
-            guard let separate, result["\(prefix).gate_up_proj"] != nil, result["\(prefix).down_proj"] != nil,
-                Set(projections.keys) == [separate.gate, separate.up, separate.down]
+            guard let separate, let first, result["\(prefix).\(first.name)"] != nil,
+                result["\(prefix).down_proj"] != nil,
+                Set(projections.keys) == Set(first.parts + [separate.down])
             else {
                 for name in taken { result[name] = owner[name] }
                 continue
@@ -85,8 +94,8 @@ extension ExpertNames {
 
     /// The model's tensors of a layer's experts, with the files' names of their parts by expert.
     private func stacks(_ prefix: String, _ projections: [String: [Int: String]]) -> [(String, [[String]])] {
-        guard let separate else { return [] }
-        return [("gate_up_proj", [separate.gate, separate.up]), ("down_proj", [separate.down])].compactMap {
+        guard let separate, let first else { return [] }
+        return [first, ("down_proj", [separate.down])].compactMap {
             name, parts in
             let known = parts.compactMap { projections[$0] }
             let count = known.first?.count ?? 0
@@ -101,13 +110,13 @@ extension ExpertNames {
     /// The model's tensors as files have them.
     func separated(_ tensors: [(String, Tensor)]) -> [(String, Tensor)] {
         tensors.flatMap { name, tensor -> [(String, Tensor)] in
-            guard let separate, tensor.shape.count == 3, let dot = name.lastIndex(of: ".") else {
+            guard let separate, let first, tensor.shape.count == 3, let dot = name.lastIndex(of: ".") else {
                 return [(file(name), tensor)]
             }
             let (prefix, leaf) = (name[..<dot], name[name.index(after: dot)...])
             let parts: [String]
             switch leaf {
-            case "gate_up_proj": parts = [separate.gate, separate.up]
+            case first.name: parts = first.parts
             case "down_proj": parts = [separate.down]
             default: return [(file(name), tensor)]
             }

@@ -50,9 +50,11 @@ package struct ModuleNames: Sendable {
     /// Names of an expert's projections in adapters for transformers before version 5, and the tensors of all experts that
     /// Hugging Face PEFT adapts in their place; `nil` if it doesn't rename them.
     package var expertTargets: [(old: String, new: String)]? {
-        guard let experts, experts.renamesTargets, let separate = experts.separate else { return nil }
+        guard let experts, experts.renamesTargets, let separate = experts.separate, let gate = separate.gate else {
+            return nil
+        }
         return [
-            ("gate", "gate.weight"), (separate.gate, "gate_up_proj"), (separate.up, "gate_up_proj"),
+            ("gate", "gate.weight"), (gate, "gate_up_proj"), (separate.up, "gate_up_proj"),
             (separate.down, "down_proj"),
         ]
     }

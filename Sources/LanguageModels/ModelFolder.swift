@@ -43,7 +43,7 @@ public struct ModelFolder {
         guard FileManager.default.fileExists(atPath: file.path) else {
             throw PEFTError("\(url.path) has no config.json", remedy: "pass a model folder in Hugging Face's layout")
         }
-        configuration = try JSON.read(file)
+        configuration = try JSON.read(file, tagsInfinity: true)
         pooling = try Pooling.read(in: url)
     }
 

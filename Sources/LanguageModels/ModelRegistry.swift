@@ -15,7 +15,8 @@ package enum ModelRegistry {
         .gemma3nMultimodal, .mistral3, .qwen2_5VL, .qwen3VL,
         .mixtral, .qwen2MoE, .qwen3MoE, .olmoe, .graniteMoE, .glm4MoE, .deepSeekV2,
         .deepSeekV3, .llama4, .gptOSS,
-        .qwen3_5Text, .qwen3_5, .qwen3_5MoEText, .qwen3_5MoE, .qwen3Next,
+        .qwen3_5Text, .qwen3_5, .qwen3_5MoEText, .qwen3_5MoE, .qwen3Next, .lfm2, .lfm2MoE,
+        .graniteMoEHybrid, .falconH1, .nemotronH,
         .gptNeoX, .opt, .bloom, .phi, .stableLM, .starCoder2, .falcon, .gptJ,
     ]
 

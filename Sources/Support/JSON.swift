@@ -115,25 +115,39 @@ extension JSON {
 
     /// Reads a JSON file.
     /// - Throws: ``PEFTError`` naming the file if it can't be read or is not JSON.
-    public static func read(_ file: URL) throws -> JSON {
+    public static func read(_ file: URL) throws -> JSON { try read(file, tagsInfinity: false) }
+
+    /// - Parameter tagsInfinity: whether Python's `Infinity` is read as `{"__float__": "Infinity"}`, as transformers writes
+    ///   it since version 5; otherwise it is an error.
+    package static func read(_ file: URL, tagsInfinity: Bool) throws -> JSON {
         let data: Data
         do { data = try Data(contentsOf: file) } catch {
             throw PEFTError("can't read \(file.path)", remedy: "check that the file exists and is readable")
         }
         // Some editors begin UTF-8 with a byte order mark, which is no part of the text.
         let mark: [UInt8] = [0xEF, 0xBB, 0xBF]
-        return try parse(data.starts(with: mark) ? data.dropFirst(mark.count) : data, name: file.path)
+        return try parse(data.starts(with: mark) ? data.dropFirst(mark.count) : data, name: file.path,
+            tagsInfinity: tagsInfinity)
     }
 
     /// Parses JSON text; `name` says in the error where the text came from. Of fields with one name the last
     /// counts, as in Python, or they are an error.
     public static func parse(_ data: Data, name: String, allowsRepeatedFields: Bool = true) throws -> JSON {
+        try parse(data, name: name, allowsRepeatedFields: allowsRepeatedFields, tagsInfinity: false)
+    }
+
+    private static func parse(
+        _ data: Data, name: String, allowsRepeatedFields: Bool = true, tagsInfinity: Bool
+    ) throws -> JSON {
         var bytes = [UInt8](data)
         if bytes.starts(with: byteOrderMark) { bytes.removeFirst(byteOrderMark.count) }
         guard String(validating: bytes, as: UTF8.self) != nil else {
             throw PEFTError("\(name) is not valid UTF-8", remedy: "the file may be truncated or damaged")
         }
-        do { return try JSONParser.parse(bytes[...], allowsRepeatedFields: allowsRepeatedFields) } catch {
+        do {
+            return try JSONParser.parse(
+                bytes[...], allowsRepeatedFields: allowsRepeatedFields, tagsInfinity: tagsInfinity)
+        } catch {
             throw PEFTError(
                 "\(name) is not valid JSON: \(error.message) at byte \(error.offset)",
                 remedy: "the file may be truncated or damaged")

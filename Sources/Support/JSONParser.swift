@@ -14,6 +14,7 @@ package struct JSONParser {
     private var index: Int
     private var depth = 0
     private var allowsRepeatedFields = true
+    private var tagsInfinity = false
     private static let deepest = 256
 
     /// - Parameter bytes: valid UTF-8.
@@ -23,11 +24,12 @@ package struct JSONParser {
     }
 
     /// Parses one value that fills `bytes` (valid UTF-8).
+    /// - Parameter tagsInfinity: whether `Infinity` is read as `{"__float__": "Infinity"}` rather than rejected.
     package static func parse(
-        _ bytes: ArraySlice<UInt8>, allowsRepeatedFields: Bool = true
+        _ bytes: ArraySlice<UInt8>, allowsRepeatedFields: Bool = true, tagsInfinity: Bool = false
     ) throws(Failure) -> JSON {
         var parser = JSONParser(bytes)
-        parser.allowsRepeatedFields = allowsRepeatedFields
+        (parser.allowsRepeatedFields, parser.tagsInfinity) = (allowsRepeatedFields, tagsInfinity)
         parser.skipSpace()
         let value = try parser.value()
         parser.skipSpace()
@@ -139,6 +141,7 @@ package struct JSONParser {
         if take(word: "true") { return .bool(true) }
         if take(word: "false") { return .bool(false) }
         if take(word: "null") { return .null }
+        if tagsInfinity, take(word: "Infinity") { return .object(["__float__": .string("Infinity")]) }
         for word in ["NaN", "Infinity", "None", "True", "False"] where bytes[index...].starts(with: word.utf8) {
             throw failure("\(word) is not JSON")
         }

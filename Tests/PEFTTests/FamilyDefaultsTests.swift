@@ -17,7 +17,7 @@ import TorchNN
         "gpt2": ["gpt2"], "mistral": ["decoders/mistral"], "bert": ["heads/bert"], "roberta": ["heads/roberta"],
         "gpt_neox": ["decoders/gpt-neox"], "opt": ["decoders/opt"], "bloom": ["decoders/bloom"],
         "phi": ["decoders/phi"], "stablelm": ["decoders/stablelm"], "gptj": ["decoders/gptj"],
-        "mixtral": ["decoders/mixtral"],
+        "mixtral": ["decoders/mixtral"], "nemotron_h": ["decoders/nemotron_h"],
         "falcon": ["decoders/falcon", "decoders/falcon-new", "decoders/falcon-alibi"],
     ]
 
@@ -58,7 +58,8 @@ import TorchNN
         "hunyuan_v1_dense", "glm4", "cohere2", "ministral3", "gemma3", "mistral3", "qwen2_5_vl", "qwen3_vl",
         "starcoder2", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "glm4_moe", "deepseek_v2", "deepseek_v3",
         "llama4_text", "gpt_oss", "qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "qwen3_5_moe", "qwen3_next",
-        "gemma4_text", "gemma3n_text", "gemma3n",
+        "gemma4_text", "gemma3n_text", "gemma3n", "lfm2", "lfm2_moe", "granitemoehybrid",
+        "falcon_h1",
         // Its tables have a regular expression that matches the text part's q_proj and v_proj.
         "gemma4",
     ])
@@ -66,9 +67,9 @@ import TorchNN
     /// Families that some of its tables lack.
     private static let addedTo = [
         "adalora": Set(["mistral", "mixtral", "xlm-roberta", "falcon", "phi", "stablelm"]),
-        "ia3": ["xlm-roberta", "stablelm"],
-        "ia3_feedforward": ["xlm-roberta", "stablelm"],
-        "layernorm": ["bert", "roberta", "xlm-roberta", "gpt_neox", "opt", "stablelm", "mixtral"],
+        "ia3": ["xlm-roberta", "stablelm", "nemotron_h"],
+        "ia3_feedforward": ["xlm-roberta", "stablelm", "nemotron_h"],
+        "layernorm": ["nemotron_h", "bert", "roberta", "xlm-roberta", "gpt_neox", "opt", "stablelm", "mixtral"],
     ]
 
     // The same of encoder-decoders like BART and of further encoders.

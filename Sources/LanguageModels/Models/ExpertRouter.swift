@@ -25,6 +25,10 @@ final class ExpertRouter: Module {
         /// Whether the weights are normalized to a sum of 1, before they are scaled.
         let normalizes: Bool
         let scale: Double
+        /// Added to the sum by which weights are normalized.
+        var epsilon = 1e-20
+        /// Whether sigmoids have a correction.
+        var hasCorrection = true
     }
 
     @ModuleInfo(key: "") var projection: Linear
@@ -35,7 +39,7 @@ final class ExpertRouter: Module {
 
     init(_ kind: Kind, size: Int, experts: Int, choices: Int, hasBias: Bool = false) {
         (self.kind, self.choices) = (kind, choices)
-        if case .grouped(let groups) = kind, groups.isSigmoid {
+        if case .grouped(let groups) = kind, groups.isSigmoid, groups.hasCorrection {
             correction = Parameter(.empty([experts], device: .meta))
         } else {
             correction = nil
@@ -68,7 +72,7 @@ final class ExpertRouter: Module {
             let values = groups.isSigmoid ? scores.sigmoid() : scores.softmax()
             let chosen = best(values.detached(), groups)
             var weights = values.gathering(axis: 1, chosen)
-            if groups.normalizes { weights = weights / (weights.sum(axes: [1], keep: true) + 1e-20) }
+            if groups.normalizes { weights = weights / (weights.sum(axes: [1], keep: true) + groups.epsilon) }
             return (logits, chosen, (weights * groups.scale).to(logits.dtype))
         }
     }

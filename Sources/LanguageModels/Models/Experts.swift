@@ -3,30 +3,45 @@ import TorchNN
 
 /// The experts of a layer (Shazeer et al. 2017): feed-forward networks whose matrices are stacked, as in transformers.
 final class Experts: Module {
-    /// Gate and up projections, `[experts, 2 · hidden, size]`.
-    @ModuleInfo(key: "gate_up_proj") var gateUp: ExpertLinear
+    /// Gate and up projections, `[experts, 2 · hidden, size]`; without gates `[experts, hidden, size]`.
+    @ModuleInfo var gateUp: ExpertLinear
     /// `[experts, size, hidden]`
     @ModuleInfo(key: "down_proj") var down: ExpertLinear
     private let hidden: Int
     private let activation: Activation
 
     private let gate: ClampedGate?
+    private let form: Form
     private let biases: (gateUp: Parameter, down: Parameter)?
     /// Whether the weights multiply the experts' inputs rather than their outputs (Llama 4).
     private let scalesInputs: Bool
+
+    enum Form {
+        case gated
+        /// down(f(up(x))); f² in place of f if it is squared.
+        case ungated(isSquared: Bool)
+
+        var isGated: Bool { if case .gated = self { true } else { false } }
+        /// Name of the first projection.
+        var name: String { isGated ? "gate_up_proj" : "up_proj" }
+    }
 
     /// - Parameters:
     ///   - isTransposed: whether files have the matrices as `[experts, inputs, outputs]`.
     ///   - gate: the gate of experts with biases, in place of the activation.
     init(
         _ count: Int, size: Int, hidden: Int, activation: Activation, isTransposed: Bool = false,
-        scalesInputs: Bool = false, gate: ClampedGate? = nil
+        scalesInputs: Bool = false, gate: ClampedGate? = nil, form: Form = .gated
     ) {
         (self.hidden, self.activation, self.scalesInputs, self.gate) = (hidden, activation, scalesInputs, gate)
+        self.form = form
         func bias(_ size: Int) -> Parameter { Parameter(.empty([count, size], device: .meta)) }
         biases = gate == nil ? nil : (bias(2 * hidden), bias(size))
         super.init()
-        _gateUp.wrappedValue = ExpertLinear(size, 2 * hidden, experts: count, isTransposed: isTransposed)
+        _gateUp = ModuleInfo(
+            wrappedValue: ExpertLinear(
+                size, form.isGated ? 2 * hidden : hidden, experts: count, isTransposed: isTransposed),
+            key: form.name)
         _down.wrappedValue = ExpertLinear(hidden, size, experts: count, isTransposed: isTransposed)
     }
 
@@ -43,6 +58,9 @@ final class Experts: Module {
         let gated: Tensor
         if let gate {
             gated = gate(both)
+        } else if case .ungated(let isSquared) = form {
+            let y = activation(both)
+            gated = isSquared ? y.squared() : y
         } else {
             let parts = both.split(axis: -1, [hidden, hidden])
             gated = activation.gated(parts[0], parts[1])
@@ -53,7 +71,7 @@ final class Experts: Module {
 
     override func ownParameters() -> [(key: String, parameter: Parameter)] {
         var result: [(key: String, parameter: Parameter)] = []
-        for (name, weight) in [("gate_up_proj", gateUp.weight), ("down_proj", down.weight)] where weight.areSiblings {
+        for (name, weight) in [(form.name, gateUp.weight), ("down_proj", down.weight)] where weight.areSiblings {
             for item in weight.parameters { result.append((name + item.key, item.parameter)) }
         }
         if let biases {

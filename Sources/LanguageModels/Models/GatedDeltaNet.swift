@@ -128,17 +128,10 @@ final class GatedDeltaNet: SelfAttention, RecurrentLayer {
     }
 }
 
-/// The gated delta nets of a family's layers.
-struct GatedDeltaNets: Sendable {
-    let settings: GatedDeltaNet.Settings
-    /// Whether each layer is one, rather than an attention.
-    let layers: [Bool]
-}
-
-extension GatedDeltaNets {
-    /// Reads the keys of Qwen3-Next and Qwen3.5.
+extension HybridLayers {
+    /// The gated delta nets of Qwen3-Next and Qwen3.5.
     /// - Throws: ``PEFTError`` for numbers that don't fit together and an unknown type of layer.
-    init(_ read: ConfigurationReader, layers: Int, isGrouped: Bool) throws {
+    static func deltaNets(_ read: ConfigurationReader, layers: Int, isGrouped: Bool) throws -> HybridLayers {
         let keyHeads = try read.integer("linear_num_key_heads", .heads, default: 16)
         let heads = try read.integer("linear_num_value_heads", .heads, default: 32)
         guard heads.isMultiple(of: keyHeads) else {
@@ -146,34 +139,18 @@ extension GatedDeltaNets {
                 "config.json: 'linear_num_value_heads' is \(heads), but 'linear_num_key_heads' is \(keyHeads)",
                 remedy: "make the number of value heads a multiple of that of key heads")
         }
-        settings = GatedDeltaNet.Settings(
+        let settings = GatedDeltaNet.Settings(
             hiddenSize: try read.integer("hidden_size", .width, default: 4096), keyHeads: keyHeads, heads: heads,
             keySize: try read.integer("linear_key_head_dim", .headSize, default: 128),
             valueSize: try read.integer("linear_value_head_dim", .headSize, default: 128),
             width: try read.integer("linear_conv_kernel_dim", default: 4, in: 1...1_024),
             activation: try read.activation("hidden_act", default: "silu"),
             epsilon: try read.number("rms_norm_eps", default: 1e-6), isGrouped: isGrouped)
-        self.layers = try Self.types(read, layers: layers)
-    }
-
-    private static func types(_ read: ConfigurationReader, layers: Int) throws -> [Bool] {
-        guard let value = read.json["layer_types"], value != .null else {
-            let interval = try read.integer("full_attention_interval", .layers, default: 4)
-            return (0..<layers).map { !($0 + 1).isMultiple(of: interval) }
-        }
-        let names = (value.array ?? []).compactMap(\.string)
-        guard names.count == layers, names.count == value.array?.count else {
-            throw PEFTError(
-                "config.json: 'layer_types' doesn't list a type for each of the \(layers) layers",
-                remedy: "use a list of linear_attention and full_attention")
-        }
-        return try names.map { name in
-            guard ["linear_attention", "full_attention"].contains(name) else {
-                throw PEFTError(
-                    "config.json: 'layer_types' has '\(name)', which is not supported",
-                    remedy: "use linear_attention or full_attention")
-            }
-            return name == "linear_attention"
-        }
+        let types = try types(read, layers: layers, allowed: ["linear_attention", "full_attention"])
+        let interval = try types == nil ? read.integer("full_attention_interval", .layers, default: 4) : 1
+        return HybridLayers(
+            mixer: .deltaNet(settings),
+            layers: types.map { $0.map { $0 == "linear_attention" } }
+                ?? (0..<layers).map { !($0 + 1).isMultiple(of: interval) })
     }
 }

@@ -48,9 +48,13 @@ struct GatedDeltaRule {
     /// - Returns: outputs `[tokens, heads, value size]`.
     func scan(_ chunks: SequenceChunks, memory: Tensor?, keepsMemory: Bool) -> (outputs: Tensor, memory: Tensor?) {
         let (heads, length) = (values.dim(1), chunks.length)
-        let zeros = Tensor.zeros(shape(chunks.rows), dtype: values.dtype, device: values.device)
+        func zeros(_ rows: Int) -> Tensor {
+            .zeros(shape(rows), dtype: self.values.dtype, device: self.values.device)
+        }
         guard chunks.count > 0 else {
-            return (Tensor.zeros(values.shape, dtype: values.dtype, device: values.device), memory ?? zeros)
+            return (
+                .zeros(values.shape, dtype: values.dtype, device: values.device), memory ?? zeros(chunks.rows)
+            )
         }
         // `[chunks, heads, length, size]`
         func laid(_ x: Tensor) -> Tensor {
@@ -84,101 +88,17 @@ struct GatedDeltaRule {
         let writtenKeys = (keys * (ends - decays).exp()).transposed()
         let passed = ends.exp()
 
-        var state = memory.map { chunks.ordered($0) }
-        var outputs: [Tensor] = []
-        var final: [Tensor] = []
-        var rows = chunks.rows
-        /// The memories of sequences that ended, from the last ones on.
-        func finish(_ count: Int) {
-            if keepsMemory, count < rows {
-                final.insert((state ?? zeros).narrowed(axis: 0, count..<rows), at: 0)
-            }
-            if count < rows { state = state?.narrowed(axis: 0, 0..<count) }
-            rows = count
-        }
-        for step in chunks.steps {
-            finish(step.count)
+        let carried = chunks.carry(memory, zeros: zeros, keeps: keepsMemory) { step, state in
             func own(_ x: Tensor) -> Tensor { x.narrowed(axis: 0, step) }
-            var changes = own(newValues)
-            var output: Tensor?
-            if let state {
-                changes = changes - own(readKeys).matmul(state)
-                output = own(readQueries).matmul(state)
+            guard let state else {
+                return (own(writtenKeys).matmul(own(newValues)), own(scores).matmul(own(newValues)))
             }
-            let inner = own(scores).matmul(changes)
-            outputs.append(output.map { $0 + inner } ?? inner)
-            let written = own(writtenKeys).matmul(changes)
-            state = state.map { $0 * own(passed) + written } ?? written
+            let changes = own(newValues) - own(readKeys).matmul(state)
+            return (
+                state * own(passed) + own(writtenKeys).matmul(changes),
+                own(readQueries).matmul(state) + own(scores).matmul(changes)
+            )
         }
-        finish(0)
-        return (
-            chunks.unpadded(Tensor.concatenated(outputs).transposed(1, 2)),
-            keepsMemory ? chunks.unordered(Tensor.concatenated(final)) : nil
-        )
+        return (chunks.unpadded(carried.outputs.transposed(1, 2)), carried.memory)
     }
-}
-
-/// Packed sequences cut into chunks, the first chunks of all sequences before the second ones, and so on. Sequences with more
-/// chunks come first, so that those that go on are always the first ones.
-struct SequenceChunks {
-    /// Number of tokens of a chunk; the last one of a sequence ends with zeros.
-    let length: Int
-    let count: Int
-    /// Number of sequences.
-    let rows: Int
-    /// The chunks of each step.
-    let steps: [Range<Int>]
-    /// Tokens of the chunks, or their number for a zero, and chunk positions of the tokens.
-    private let sources, places: Tensor
-    /// Sequences in their order, and positions of sequences in it.
-    private let order, positions: Tensor
-
-    /// - Parameters:
-    ///   - offsets: where each sequence starts, and the end.
-    ///   - most: maximum number of tokens of a chunk.
-    init(_ offsets: [Int], device: Device, most: Int = 64) {
-        let lengths = zip(offsets.dropFirst(), offsets).map { $0 - $1 }
-        let length = min(most, max(1, lengths.max() ?? 1))
-        let counts = lengths.map { ($0 + length - 1) / length }
-        let order = lengths.indices.sorted { (-counts[$0], $0) < (-counts[$1], $1) }
-        let tokens = offsets.last ?? 0
-        var sources: [Int] = []
-        var places = [Int](repeating: 0, count: tokens)
-        var steps: [Range<Int>] = []
-        for step in 0..<(counts.max() ?? 0) {
-            let start = steps.last?.upperBound ?? 0
-            let active = order.prefix { counts[$0] > step }
-            for row in active {
-                for token in offsets[row] + step * length..<offsets[row] + (step + 1) * length {
-                    if token < offsets[row + 1] { places[token] = sources.count }
-                    sources.append(token < offsets[row + 1] ? token : tokens)
-                }
-            }
-            steps.append(start..<start + active.count)
-        }
-        var positions = [Int](repeating: 0, count: order.count)
-        for (position, row) in order.enumerated() { positions[row] = position }
-        (self.length, self.steps, rows) = (length, steps, lengths.count)
-        count = steps.last?.upperBound ?? 0
-        self.sources = Tensor(sources, device: device)
-        self.places = Tensor(places, device: device)
-        self.order = Tensor(order, device: device)
-        self.positions = Tensor(positions, device: device)
-    }
-
-    /// x `[tokens, …]` -> `[chunks, length, …]`.
-    func padded(_ x: Tensor) -> Tensor {
-        let rest = Array(x.shape.dropFirst())
-        let zero = Tensor.zeros([1] + rest, dtype: x.dtype, device: x.device)
-        return Tensor.concatenated([x, zero]).selecting(sources).reshaped([count, length] + rest)
-    }
-
-    /// x `[chunks, length, …]` -> `[tokens, …]`.
-    func unpadded(_ x: Tensor) -> Tensor {
-        x.reshaped([count * length] + Array(x.shape.dropFirst(2))).selecting(places)
-    }
-
-    /// States `[rows, …]` in the order of the chunks.
-    func ordered(_ x: Tensor) -> Tensor { x.selecting(order) }
-    func unordered(_ x: Tensor) -> Tensor { x.selecting(positions) }
 }

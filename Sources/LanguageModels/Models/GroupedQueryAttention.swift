@@ -38,12 +38,22 @@ final class GroupedQueryAttention: SelfAttention {
         var hasGate = false
         /// Whether prefixes can be attached.
         var takesPrefixes = true
+        /// Factor of the keys.
+        var keyScale = 1.0
+        var names = Names()
+    }
+
+    /// Names in the checkpoint that differ among families.
+    struct Names: Sendable {
+        var output = "o_proj"
+        /// Norms of queries and keys; by default those of their place.
+        var norms: (q: String, k: String)?
     }
 
     @ModuleInfo(key: "q_proj") var q: Linear
     @ModuleInfo(key: "k_proj") var k: Linear
     @ModuleInfo(key: "v_proj") var v: Linear
-    @ModuleInfo(key: "o_proj") var o: Linear
+    @ModuleInfo var o: Linear
     @ModuleInfo var qNorm: RMSNorm?
     @ModuleInfo var kNorm: RMSNorm?
     /// Logits of attention sinks, `[heads]`.
@@ -66,8 +76,10 @@ final class GroupedQueryAttention: SelfAttention {
             size, settings.heads * head * (settings.hasGate ? 2 : 1), bias: settings.hasQKVBias)
         _k.wrappedValue = Linear(size, settings.keyHeads * head, bias: settings.hasQKVBias)
         _v.wrappedValue = Linear(size, settings.keyHeads * head, bias: settings.hasQKVBias)
-        _o.wrappedValue = Linear(settings.heads * head, size, bias: settings.hasOutputBias)
-        let (sizes, keys) = (settings.normSizes, settings.queryNorms.keys)
+        _o = ModuleInfo(
+            wrappedValue: Linear(settings.heads * head, size, bias: settings.hasOutputBias),
+            key: settings.names.output)
+        let (sizes, keys) = (settings.normSizes, settings.names.norms ?? settings.queryNorms.keys)
         _qNorm = ModuleInfo(wrappedValue: sizes.map { settings.norm($0.q) }, key: keys.q)
         _kNorm = ModuleInfo(wrappedValue: sizes.map { settings.norm($0.k) }, key: keys.k)
         _prefix.wrappedValue = KeyValueSite(
@@ -95,6 +107,7 @@ final class GroupedQueryAttention: SelfAttention {
         }
         var queries = normed(split(clipped(normed(all.q, qNorm, .wholeProjection))), qNorm, .eachHead)
         var keys = normed(split(clipped(normed(all.k, kNorm, .wholeProjection))), kNorm, .eachHead)
+        if settings.keyScale != 1 { keys = keys * settings.keyScale }
         if let rotary {
             (queries, keys) = (context.rotatedQueries(queries, rotary), context.rotated(keys, rotary))
         }

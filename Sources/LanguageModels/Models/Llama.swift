@@ -23,10 +23,13 @@ package final class Llama: Module, CausalModel {
         _embedding = ModuleInfo(
             wrappedValue: Embedding(settings.vocabularySize, settings.hiddenSize), key: "\(prefix).embed_tokens")
         _inputSite = ModuleInfo(
-            wrappedValue: InputSite(.decoder, size: settings.hiddenSize), key: "\(prefix).input_site")
+            wrappedValue: InputSite(
+                .decoder, size: settings.hiddenSize, takesPrompts: settings.details.takesPrompts),
+            key: "\(prefix).input_site")
         _layers = ModuleInfo(
             wrappedValue: (0..<settings.layers).map { LlamaBlock(settings, layer: $0) }, key: "\(prefix).layers")
-        _norm = ModuleInfo(wrappedValue: settings.norm(settings.hiddenSize), key: "\(prefix).norm")
+        _norm = ModuleInfo(
+            wrappedValue: settings.norm(settings.hiddenSize), key: "\(prefix).\(settings.normKey)")
         _outputProjection.wrappedValue =
             settings.isTied ? nil : Linear(settings.hiddenSize, settings.vocabularySize, bias: false)
     }
@@ -44,7 +47,9 @@ package final class Llama: Module, CausalModel {
         return layer >= settings.layers
     }
     package func fusedParts(of path: String) -> [FusedPart]? {
-        path.hasSuffix(".gate_up_proj") ? FusedFeedForward.parts(hidden: settings.feedForwardSize) : nil
+        if path.hasSuffix(".gate_up_proj") { return FusedFeedForward.parts(hidden: settings.feedForwardSize) }
+        guard let size = settings.details.sharedSize, path.hasSuffix(".shared_mlp.input_linear") else { return nil }
+        return FusedFeedForward.parts(hidden: size)
     }
 
     package var positionLimit: Int? { settings.details.positionLimit }
@@ -77,7 +82,7 @@ final class LlamaBlock: Module, StackLayer {
         _attentionNorm = norm(norms.beforeAttention)
         _attention = ModuleInfo(
             wrappedValue: settings.attention(ofLayer: layer),
-            key: settings.details.deltaNets?.layers[layer] == true ? "linear_attn" : "self_attn")
+            key: settings.details.hybrid?.key(ofLayer: layer) ?? "self_attn")
         _attentionOutput.wrappedValue = OutputSite(
             .attention, size: settings.hiddenSize, knowsStream: settings.joinsPlainly)
         _attentionOutputNorm = norm(norms.afterAttention)
@@ -130,6 +135,8 @@ package struct LlamaConfiguration: CausalConfiguration {
     let blockNorms: BlockNorms
     let feedForward: FeedForwardKind
     let feedForwardKey: String
+    let normKey: String
+    let attentionNames: GroupedQueryAttention.Names
     let experts: ExpertSettings?
     /// Latent attention in place of grouped-query attention.
     let latent: LatentAttention.Settings?
@@ -154,7 +161,8 @@ package struct LlamaConfiguration: CausalConfiguration {
         let count = try read.integer("num_attention_heads", .heads, default: 32)
         (heads, keyHeads, headSize) = try read.heads(
             count: count, keyHeads: variant.keyHeads, headSize: variant.headSize ?? hiddenSize / count)
-        epsilon = try read.number("rms_norm_eps", default: 1e-6)
+        epsilon = try read.number(variant.epsilonKey, default: 1e-6)
+        (normKey, attentionNames) = (variant.normKey, variant.attentionNames)
         isTied = try read.boolean("tie_word_embeddings", default: false)
         hasQKVBias = try variant.qkvBias.isPresent(read)
         hasOutputBias = try variant.outputBias.isPresent(read)
@@ -191,18 +199,24 @@ package struct LlamaConfiguration: CausalConfiguration {
     }
 
     func feedForward(ofLayer layer: Int) -> FeedForward {
+        if let size = details.sharedSize {
+            return SharedFeedForward(hiddenSize, hidden: size, activation: activation, experts: experts)
+        }
         if let experts, experts.isSparse[layer] {
             return SparseFeedForward(experts, size: hiddenSize, activation: activation)
         }
         return feedForward.network(
             hiddenSize, hidden: experts?.denseSize ?? feedForwardSize, bias: hasFeedForwardBias,
-            activation: activation)
+            activation: activation, form: details.feedForwardForm)
     }
 
     func attention(ofLayer layer: Int) -> SelfAttention {
-        if let nets = details.deltaNets, nets.layers[layer] { return GatedDeltaNet(nets.settings, layer: layer) }
+        func own() -> GroupedQueryAttention {
+            GroupedQueryAttention(attention, layer: layer, rotary: rotary(ofLayer: layer), window: windows[layer])
+        }
+        if let mixer = details.hybrid?.mixer(ofLayer: layer, attention: own) { return mixer }
         if let latent { return LatentAttention(latent, layer: layer, rotary: rotary) }
-        return GroupedQueryAttention(attention, layer: layer, rotary: rotary(ofLayer: layer), window: windows[layer])
+        return own()
     }
 
     var attention: GroupedQueryAttention.Settings {
@@ -213,7 +227,9 @@ package struct LlamaConfiguration: CausalConfiguration {
         (settings.queryGrowth, settings.clip) = (details.queryGrowth, details.clip)
         (settings.unscaledNorm, settings.hasSinks) = (details.unscaledNorm, details.hasSinks)
         // Hugging Face PEFT's prefixes are keys and values of all layers.
-        (settings.hasGate, settings.takesPrefixes) = (details.deltaNets != nil, details.deltaNets == nil)
+        settings.takesPrefixes = details.hybrid == nil
+        if case .deltaNet = details.hybrid?.mixer { settings.hasGate = true }
+        (settings.keyScale, settings.names) = (details.keyScale, attentionNames)
         return settings
     }
 }

@@ -17,6 +17,11 @@ struct LlamaVariant: Sendable {
     var feedForward = FeedForwardKind.gated
     /// Name of the feed-forward network in the checkpoint.
     var feedForwardKey = "mlp"
+    /// Name of the last norm in the checkpoint.
+    var normKey = "norm"
+    /// Key of the norms' ε.
+    var epsilonKey = "rms_norm_eps"
+    var attentionNames = GroupedQueryAttention.Names()
     /// Reads the experts of that many layers; `nil` for a dense family.
     var experts: @Sendable (ConfigurationReader, Int) throws -> ExpertSettings? = { _, _ in nil }
     /// Reads latent attention; `nil` for grouped-query attention.
@@ -75,8 +80,16 @@ struct LlamaDetails: Sendable {
     var rotatedLayers: [Bool]?
     /// Added to the stored scales of all norms but those of gated delta nets.
     var normOffset = 0.0
-    /// Layers that are gated delta nets; the others' attention is gated.
-    var deltaNets: GatedDeltaNets?
+    /// Layers with states in place of keys and values, or beside them.
+    var hybrid: HybridLayers?
+    /// Factor of the keys.
+    var keyScale = 1.0
+    /// Whether virtual tokens can precede the input.
+    var takesPrompts = true
+    /// Size of the hidden layer of a network that computes every token, beside experts or alone (Granite 4).
+    var sharedSize: Int?
+    /// Names and factors of gated feed-forward networks.
+    var feedForwardForm = GatedFeedForward.Form()
     /// Prefixes of tensors that transformers doesn't load either.
     var ignoredPrefixes: [String] = []
 }

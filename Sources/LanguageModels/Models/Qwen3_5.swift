@@ -44,7 +44,7 @@ extension LlamaVariant {
         _ read: ConfigurationReader, layers: Int, isGrouped: Bool
     ) throws -> LlamaDetails {
         LlamaDetails(
-            normOffset: 1, deltaNets: try GatedDeltaNets(read, layers: layers, isGrouped: isGrouped),
+            normOffset: 1, hybrid: try .deltaNets(read, layers: layers, isGrouped: isGrouped),
             // The layers that predict further tokens, and the vision part of a file of the whole model.
             ignoredPrefixes: ["mtp.", "model.visual."])
     }

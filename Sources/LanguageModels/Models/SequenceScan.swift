@@ -8,7 +8,7 @@ final class SequenceScan {
     let rows: Int
     /// Whether each sequence has one token.
     let areSingle: Bool
-    /// Their chunks for the gated delta rule.
+    /// Their chunks, for memories that are carried through them.
     private(set) lazy var chunks = SequenceChunks(offsets, device: device)
     private var known: [Int: Places] = [:]
 
@@ -51,19 +51,19 @@ final class SequenceScan {
 struct RecurrentState {
     /// The last inputs of a convolution, `[rows, width − 1, channels]`.
     var inputs: Tensor
-    /// `[rows, heads, key size, value size]`
-    var memory: Tensor
+    /// `[rows, …]`; `nil` of a layer that is a convolution only.
+    var memory: Tensor?
 
     /// The states of these sequences, in this order.
     func selecting(_ rows: Tensor) -> RecurrentState {
-        RecurrentState(inputs: inputs.selecting(rows), memory: memory.selecting(rows))
+        RecurrentState(inputs: inputs.selecting(rows), memory: memory?.selecting(rows))
     }
 
     /// The state of one sequence.
     func row(_ row: Int) -> RecurrentState {
         RecurrentState(
             inputs: inputs.narrowed(axis: 0, row..<row + 1).clone(),
-            memory: memory.narrowed(axis: 0, row..<row + 1).clone())
+            memory: memory?.narrowed(axis: 0, row..<row + 1).clone())
     }
 
     /// One sequence's state before its first token, in the shape of this one's.
@@ -71,15 +71,16 @@ struct RecurrentState {
         func zeros(_ x: Tensor) -> Tensor {
             .zeros([1] + Array(x.shape.dropFirst()), dtype: x.dtype, device: x.device)
         }
-        return RecurrentState(inputs: zeros(inputs), memory: zeros(memory))
+        return RecurrentState(inputs: zeros(inputs), memory: memory.map(zeros))
     }
 
     /// The states of several sequences together; `nil` if none has any.
     static func joined(_ states: [RecurrentState?]) -> RecurrentState? {
         guard let first = states.compactMap({ $0 }).first else { return nil }
         let all = states.map { $0 ?? first.zeros }
+        let memories = all.compactMap(\.memory)
         return RecurrentState(
-            inputs: .concatenated(all.map(\.inputs)), memory: .concatenated(all.map(\.memory)))
+            inputs: .concatenated(all.map(\.inputs)), memory: memories.isEmpty ? nil : .concatenated(memories))
     }
 }
 

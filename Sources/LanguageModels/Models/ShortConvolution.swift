@@ -5,13 +5,18 @@ import TorchNN
 final class ShortConvolution: Module {
     /// `[channels, 1, width]`
     private let weight: Parameter
+    /// `[channels]`
+    private let bias: Parameter?
     private let width: Int
 
-    init(_ channels: Int, width: Int) {
+    init(_ channels: Int, width: Int, hasBias: Bool = false) {
         (weight, self.width) = (Parameter(.empty([channels, 1, width], device: .meta)), width)
+        bias = hasBias ? Parameter(.empty([channels], device: .meta)) : nil
     }
 
-    override func ownParameters() -> [(key: String, parameter: Parameter)] { [("weight", weight)] }
+    override func ownParameters() -> [(key: String, parameter: Parameter)] {
+        [("weight", weight)] + (bias.map { [("bias", $0)] } ?? [])
+    }
 
     /// - Parameters:
     ///   - x: `[tokens, channels]` of packed sequences.
@@ -24,10 +29,11 @@ final class ShortConvolution: Module {
         let type: DType = x.dtype == .float64 ? .float64 : .float32
         let taps = weight.tensor.to(type).reshaped(channels, width).transposed(0, 1)
         let before = before?.to(x.dtype) ?? .zeros([rows, reach, channels], dtype: x.dtype, device: x.device)
+        func shifted(_ x: Tensor) -> Tensor { bias.map { x + $0.tensor.to(type) } ?? x }
         if sequences.areSingle {
             let window = Tensor.concatenated([before, x.unsqueezed(1)], axis: 1)
             let output = (window.to(type) * taps.unsqueezed(0)).sum(axes: [1])
-            return (output.to(x.dtype), keepsInputs ? window.narrowed(axis: 1, 1..<width) : nil)
+            return (shifted(output).to(x.dtype), keepsInputs ? window.narrowed(axis: 1, 1..<width) : nil)
         }
         // Each sequence after the inputs before it.
         let places = sequences.places(reach: reach)
@@ -39,7 +45,7 @@ final class ShortConvolution: Module {
             let product = wide.narrowed(axis: 0, tap..<tap + max(0, count)) * taps.narrowed(axis: 0, tap..<tap + 1)
             sum = sum.map { $0 + product } ?? product
         }
-        let output = (sum ?? wide).selecting(places.outputs).to(x.dtype)
+        let output = shifted((sum ?? wide).selecting(places.outputs)).to(x.dtype)
         return (output, keepsInputs ? all.selecting(places.last).reshaped(rows, reach, channels) : nil)
     }
 }

@@ -17,13 +17,15 @@ FAMILIES = ["arcee", "seed_oss", "granite", "smollm3", "olmo2", "olmo3", "ernie4
             "ministral3", "gemma3", "mistral3", "qwen2_5_vl", "qwen3_vl", "gpt_neox", "opt", "bloom", "phi", "stablelm", "starcoder2",
             "falcon", "gptj", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "glm4_moe", "deepseek_v2", "deepseek_v3",
              "llama4_text", "gpt_oss", "qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "qwen3_5_moe", "qwen3_next", "gemma4_text", "gemma4",
-             "gemma3n_text", "gemma3n"]
+             "gemma3n_text", "gemma3n", "lfm2", "lfm2_moe", "granitemoehybrid",
+             "falcon_h1", "nemotron_h"]
 
 common = {field.name for field in dataclasses.fields(PreTrainedConfig)}
 
 
 def declared(config):
-    values = config.to_dict()
+    # Infinity as transformers writes it.
+    values = json.loads(config.to_json_string(use_diff=False))
     return {name: values.get(name) for name in sorted({field.name for field in dataclasses.fields(type(config))} - common)}
 
 

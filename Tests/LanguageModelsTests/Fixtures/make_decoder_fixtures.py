@@ -203,7 +203,8 @@ def main(models=MODELS, load=load_state, save=save_state):
         tensors = {"gradient." + k: p.grad.clone().contiguous() for k, p in model.named_parameters() if p.grad is not None}
         if weights:  # all gradients pass through these
             tensors = {k: v for k, v in tensors.items() if any(
-                x in k for x in ("layers.0.self_attn", "layers.0.linear_attn", "h.0.attn"))}
+                x in k for x in ("layers.0.self_attn", "layers.0.linear_attn", "layers.0.conv", "layers.0.mamba",
+                                 "layers.0.mixer", "h.0.attn"))}
         tensors["logits"] = target_logits(model, out, data).detach().clone()
         save_file(tensors, folder / "expected.safetensors")
         model.zero_grad()

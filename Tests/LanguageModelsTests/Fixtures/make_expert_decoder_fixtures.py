@@ -100,7 +100,7 @@ def load(model, folder):
 def prepare(model):
     """Buffers that training in other programs sets."""
     for name, buffer in model.named_buffers():
-        if name.endswith("e_score_correction_bias"):
+        if name.endswith(("e_score_correction_bias", "expert_bias")):
             buffer.copy_(torch.randn_like(buffer) * 0.3)
 
 

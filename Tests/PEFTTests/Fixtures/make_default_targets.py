@@ -13,7 +13,8 @@ FAMILIES = ["t5", "mt5", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"
             "arcee", "seed_oss", "granite", "smollm3", "olmo2", "olmo3", "ernie4_5", "hunyuan_v1_dense", "glm4", "cohere2",
             "ministral3", "gemma3", "mistral3", "qwen2_5_vl", "qwen3_vl", "mixtral", "qwen2_moe", "qwen3_moe",
             "olmoe", "granitemoe", "glm4_moe", "deepseek_v2", "deepseek_v3", "llama4_text", "gpt_oss",
-            "qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "qwen3_5_moe", "qwen3_next"]
+            "qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "qwen3_5_moe", "qwen3_next",
+            "lfm2", "lfm2_moe", "granitemoehybrid", "falcon_h1", "nemotron_h"]
 MAPPINGS = dict(lora="LORA", adalora="ADALORA", ia3="IA3", ia3_feedforward="IA3_FEEDFORWARD", vera="VERA", loha="LOHA",
                 lokr="LOKR", oft="OFT", boft="BOFT", layernorm="LNTUNING",
                 miss="MISS", hira="HIRA", shira="SHIRA", gralora="GRALORA", randlora="RANDLORA", delora="DELORA", road="ROAD",
