@@ -2,10 +2,10 @@
 """The protocol of Hugging Face PEFT's method comparison (method_comparison/MetaMathQA): a base model is fine-tuned on
 MetaMathQA and evaluated on the test set of GSM8K, where an answer counts if its final number is right.
 
-    Benchmarks/metamath.py METAMATH GSM8K OUTPUT [--model M] [--steps N] [--limit N] -- TRAIN OPTIONS
+    Benchmarks/metamath.py TRAIN GSM8K OUTPUT [options] -- TRAIN OPTIONS [-- TRAIN OPTIONS …]
 
-METAMATH is MetaMathQA-395K.json of meta-math/MetaMathQA, GSM8K the test set as JSON lines (`question`, `answer`). What follows
-`--` are the method and its options as `peft train` has them:
+TRAIN is MetaMathQA-395K.json of meta-math/MetaMathQA, or GSM8K's own training set as JSON lines; GSM8K is the test set as JSON lines
+(`question`, `answer`). What follows each `--` are a method and its options as `peft train` has them:
 
     … -- --method lora --rank 32 --alpha 64 --targets q_proj,v_proj
     … -- --method dora --rank 32 --alpha 64
@@ -15,14 +15,19 @@ METAMATH is MetaMathQA-395K.json of meta-math/MetaMathQA, GSM8K the test set as 
 The settings are those of `default_training_params.json`: Llama-3.2-3B in bfloat16, 5,000 steps of 4 examples of at most 1,300
 characters, AdamW with a learning rate of 1e-4 and weight decay 0.1, 10 % warm-up and a cosine, gradients clipped to 1, the loss
 over questions and answers, greedy decoding of at most 300 tokens. The order of examples differs, as PEFT sorts them into
-buckets by length. OUTPUT gets the adapter, the answers and `result.json`. A run takes about an hour on a GPU with 24 GB and more; peft
+buckets by length. OUTPUT gets the adapters, the answers and `result.json`. A run takes about an hour on a GPU with 24 GB and more; peft
 is the release build, or the program that PEFT_PROGRAM names.
+
+`--small` is the same protocol at a scale that a CPU runs in minutes, with GSM8K's training set, a small decoder (`--model`), higher
+rates, 300 steps, 100 questions, at most 120 new tokens and three seeds. Such a model hardly solves any question, so the result is the
+loss of the test answers; the share of right answers is reported as well.
 """
 import argparse
 import json
 import math
 import os
 import re
+import statistics
 import subprocess
 import sys
 from fractions import Fraction
@@ -49,12 +54,24 @@ def interval(correct, count):
     z, share = 1.959964, correct / count
     center = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return center - half, center + half
+    return max(0, center - half), min(1, center + half)
 
 
-def prepare(metamath, gsm8k, folder, limit):
-    with open(metamath, encoding="utf-8") as file:
-        rows = json.load(file)
+def response(answer):
+    """An answer of GSM8K in the form of MetaMathQA's."""
+    return f" {answer}\nThe answer is: {answer.rsplit('####', 1)[-1].strip()}"
+
+
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        if path.endswith(".jsonl"):
+            rows = [json.loads(line) for line in file if line.strip()]
+            return [{"query": row["question"], "response": response(row["answer"])} for row in rows]
+        return json.load(file)
+
+
+def prepare(train, gsm8k, folder, limit):
+    rows = read(train)
     kept = [row for row in rows if len(f"{row['query']} {row['response']}") <= CHARACTERS]
     with open(os.path.join(folder, "train.jsonl"), "w", encoding="utf-8") as file:
         for row in kept:
@@ -63,60 +80,106 @@ def prepare(metamath, gsm8k, folder, limit):
         tests = [json.loads(line) for line in file if line.strip()]
     with open(os.path.join(folder, "test.jsonl"), "w", encoding="utf-8") as file:
         for row in tests[:limit]:
-            file.write(json.dumps({"query": row["question"], "answer": row["answer"]}) + "\n")
+            line = {"query": row["question"], "answer": row["answer"], "response": response(row["answer"])}
+            file.write(json.dumps(line) + "\n")
     print(f"{len(kept):,} of {len(rows):,} examples for training, {len(tests[:limit]):,} questions", file=sys.stderr)
 
 
-def main():
-    arguments = sys.argv[1:]
-    place = arguments.index("--") if "--" in arguments else len(arguments)
-    parser = argparse.ArgumentParser(usage=__doc__)
-    parser.add_argument("metamath")
+def parsed():
+    """The options, and those of each method."""
+    groups = [[]]
+    for word in sys.argv[1:]:
+        groups.append([]) if word == "--" else groups[-1].append(word)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("train")
     parser.add_argument("gsm8k")
     parser.add_argument("output")
-    parser.add_argument("--model", default="meta-llama/Llama-3.2-3B")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--limit", type=int, default=None, help="questions of the test set")
-    options = parser.parse_args(arguments[:place])
-    method = arguments[place + 1:] or ["--method", "lora", "--rank", "32", "--alpha", "64"]
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--model")
+    parser.add_argument("--device")
+    parser.add_argument("--precision")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--limit", type=int, help="questions of the test set")
+    parser.add_argument("--max-new-tokens", type=int)
+    parser.add_argument("--seeds", type=int)
+    options = parser.parse_args(groups[0])
+    usual = dict(model="meta-llama/Llama-3.2-3B", device="cuda", precision="bfloat16", steps=5000, limit=None,
+                 max_new_tokens=300, seeds=1, rate="1e-4")
+    if options.small:
+        usual |= dict(device="cpu", precision="float32", steps=300, limit=100, max_new_tokens=120, seeds=3, rate="3e-3")
+        if not options.model:
+            parser.error("--small needs --model")
+    for key, value in usual.items():
+        if getattr(options, key, None) is None:
+            setattr(options, key, value)
+    return options, groups[1:] or [["--method", "lora", "--rank", "32", "--alpha", "64"]]
 
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    peft = os.environ.get("PEFT_PROGRAM") or os.path.join(root, ".build", "release", "peft")
-    os.makedirs(options.output, exist_ok=True)
-    prepare(options.metamath, options.gsm8k, options.output, options.limit)
-    place = {name: os.path.join(options.output, name) for name in ["adapter", "train.jsonl", "test.jsonl", "answers.jsonl"]}
 
-    def run(*words):
+def measure(peft, options, method, seed, folder):
+    """Trains and evaluates one run."""
+    def run(*words, **more):
         print("$ peft " + " ".join(words), file=sys.stderr)
-        subprocess.run([peft, *words], check=True)
+        return subprocess.run([peft, *words], check=True, **more)
 
-    common = ["--device", options.device, "--precision", "bfloat16"]
-    rate = [] if any(word in ("--lr", "--learning-rate") for word in method) else ["--lr", "1e-4"]
+    data = lambda name: os.path.join(options.output, name)
+    adapter, answers = os.path.join(folder, "adapter"), os.path.join(folder, "answers.jsonl")
+    common = ["--device", options.device, "--precision", options.precision]
+    rate = [] if any(word in ("--lr", "--learning-rate") for word in method) else ["--lr", options.rate]
     run(
-        "train", "--model", options.model, *common, "--data", place["train.jsonl"], "--prompt", "",
+        "train", "--model", options.model, *common, "--data", data("train.jsonl"), "--prompt", "",
         "--target", TEMPLATE + "{response}", "--steps", str(options.steps), "--batch-size", "4", "--weight-decay", "0.1",
-        "--schedule", "cosine", "--warmup", "0.1", "--clip", "1", "--seed", "0", *rate, *method, "--output", place["adapter"])
+        "--schedule", "cosine", "--warmup", "0.1", "--clip", "1", "--seed", str(seed), *rate, *method, "--output", adapter)
+    # Full fine-tuning saves a model.
+    place = ["--adapter" if os.path.exists(os.path.join(adapter, "adapter_config.json")) else "--model", adapter]
     run(
-        "generate", "--adapter", place["adapter"], *common, "--data", place["test.jsonl"], "--prompt", TEMPLATE,
-        "--max-new-tokens", "300", "--output", place["answers.jsonl"])
-
-    with open(place["answers.jsonl"], encoding="utf-8") as file:
+        "generate", *place, *common, "--data", data("test.jsonl"), "--prompt", TEMPLATE,
+        "--max-new-tokens", str(options.max_new_tokens), "--output", answers)
+    evaluation = json.loads(run(
+        "evaluate", *place, *common, "--data", data("test.jsonl"), "--prompt", TEMPLATE, "--target", "{response}",
+        "--max-new-tokens", "1", "--json", stdout=subprocess.PIPE, text=True).stdout)
+    with open(answers, encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     correct = sum(
         known is not None and known == final_number(row["output"])
         for row, known in ((row, final_number(row["answer"])) for row in rows))
-    low, high = interval(correct, len(rows))
-    with open(os.path.join(place["adapter"], "training.json"), encoding="utf-8") as file:
+    with open(os.path.join(adapter, "training.json"), encoding="utf-8") as file:
         training = json.load(file)
-    result = {
-        "method": method, "model": options.model, "steps": options.steps, "questions": len(rows),
-        "accuracy": correct / len(rows), "low": low, "high": high, "trainable": training.get("trainable"),
-        "seconds": training.get("seconds"), "tokensPerSecond": training.get("tokensPerSecond"),
+    return {
+        "seed": seed, "questions": len(rows), "correct": correct, "loss": evaluation["loss"],
+        "trainable": training.get("trainable"), "seconds": training.get("seconds"),
+        "tokensPerSecond": training.get("tokensPerSecond"),
     }
-    with open(os.path.join(options.output, "result.json"), "w", encoding="utf-8") as file:
-        json.dump(result, file, indent=2)
-    print(f"accuracy {100 * correct / len(rows):.1f} % [{100 * low:.1f}, {100 * high:.1f}] of {len(rows):,} questions")
+
+
+def main():
+    options, methods = parsed()
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    peft = os.environ.get("PEFT_PROGRAM") or os.path.join(root, ".build", "release", "peft")
+    os.makedirs(options.output, exist_ok=True)
+    prepare(options.train, options.gsm8k, options.output, options.limit)
+    results = []
+    for number, method in enumerate(methods):
+        runs = []
+        for seed in range(options.seeds):
+            folder = os.path.join(options.output, f"{number}-{seed}")
+            os.makedirs(folder, exist_ok=True)
+            runs.append(measure(peft, options, method, seed, folder))
+        questions, correct = sum(run["questions"] for run in runs), sum(run["correct"] for run in runs)
+        low, high = interval(correct, questions)
+        losses = [run["loss"] for run in runs]
+        results.append({
+            "method": method, "model": options.model, "steps": options.steps, "runs": runs,
+            "accuracy": correct / questions, "low": low, "high": high, "loss": statistics.mean(losses),
+            "deviation": statistics.stdev(losses) if len(losses) > 1 else None,
+        })
+        with open(os.path.join(options.output, "result.json"), "w", encoding="utf-8") as file:
+            json.dump(results, file, indent=2)
+    print(f"{'test loss':18} {'right answers':24} trained     method")
+    for result in results:
+        spread = f" ± {result['deviation']:.3f}" if result["deviation"] is not None else ""
+        right = f"{100 * result['accuracy']:.1f} % [{100 * result['low']:.1f}, {100 * result['high']:.1f}]"
+        trained = result["runs"][0]["trainable"]
+        print(f"{result['loss']:.3f}{spread:12} {right:24} {trained or 0:<11,} {' '.join(result['method'])}")
 
 
 if __name__ == "__main__":

@@ -3,18 +3,26 @@ import Foundation
 import LanguageModels
 import PEFT
 import PEFTSupport
+import Torch
 import Training
 
 struct CombineCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "combine",
-        abstract: "Combine several LoRA adapters into one.",
+        abstract: "Combine several adapters into one.",
         discussion: """
             peft combine news-adapter=0.7 mail-adapter=0.3 --method svd --output both
+            peft combine news mail notes --method arrow --top-k 2 --output routed
+            peft combine news mail --method fusion --output fused
+            peft train --from-adapter fused --data train.jsonl --output trained
 
             Methods: linear, cat, svd, ties, ties_svd, dare_linear, dare_ties, dare_linear_svd, dare_ties_svd,
             magnitude_prune, magnitude_prune_svd, as in add_weighted_adapter of Hugging Face PEFT. cat is the exact
             weighted sum of the deltas; its rank is the sum of the ranks.
+
+            arrow routes each token to the LoRA adapters whose directions its input is most aligned with. stack puts
+            bottleneck adapters (houlsby, pfeiffer, parallel) one upon the other, and fusion weighs them by an attention,
+            which has to be trained; both may be levels of another stack. These three have no weights.
             """)
 
     @Argument(help: "Adapter folders with weights, such as folder=0.7 (default: 1).") var adapters: [String]
@@ -26,14 +34,32 @@ struct CombineCommand: ParsableCommand {
     var rank: Int?
     @Option(help: ArgumentHelp("Quantile at which SVD factors are clamped (default: none).", valueName: "fraction"))
     var clamp: Double?
-    @Option(help: "Random seed of DARE.") var seed: UInt64 = 0
+    @Option(
+        help: ArgumentHelp(
+            "Number of adapters that arrow gives a token (default: 3, or all if fewer).", valueName: "k"))
+    var topK: Int?
+    @Option(help: ArgumentHelp("Softmax temperature of arrow.", valueName: "t")) var temperature = 1.0
+    @Option(
+        help: ArgumentHelp(
+            "Adapter whose mean with other such ones arrow subtracts from the rest. Repeatable.", valueName: "folder")
+    )
+    var general: [String] = []
+    @Option(help: "Random seed of DARE, of arrow's directions and of a new fusion.") var seed: UInt64 = 0
     @Flag(help: "Print the result as JSON.") var json = false
     @Option(name: .shortAndLong, help: ArgumentHelp("Output folder for the adapter.", valueName: "folder"))
     var output: String
 
     func run() throws {
         let device = try model.prepare()
-        let known = AdapterCombination.Method.allCases.map(\.rawValue)
+        let name = method.lowercased()
+        guard name == "arrow" || topK == nil && temperature == 1 && general.isEmpty else {
+            throw UsageError("--top-k, --temperature and --general belong to --method arrow")
+        }
+        if name == "arrow" { return try route() }
+        if let kind = BottleneckComposition.Kind(rawValue: name) { return try compose(kind, device: device) }
+        let known =
+            AdapterCombination.Method.allCases.map(\.rawValue) + ["arrow"]
+            + BottleneckComposition.Kind.allCases.map(\.rawValue)
         guard let kind = AdapterCombination.Method(rawValue: method.lowercased()) else {
             let hint = nearestName(to: method, in: known).map { "did you mean '\($0)'? " } ?? ""
             throw UsageError(
@@ -101,5 +127,93 @@ struct CombineCommand: ParsableCommand {
         print(
             "LoRA of rank \(ranks.max() ?? 0) in \(counted(ranks.count, "module")), \(kind.rawValue) of \(counted(parts.count, "adapter")), saved to \(output)"
         )
+    }
+
+    // MARK: Adapters that stay apart
+
+    /// The adapters of an argument or option with names of their own.
+    private func members(_ paths: [String], beside taken: Set<String> = []) throws -> [(
+        name: String, folder: AdapterFolder
+    )] {
+        var taken = taken
+        return try paths.map { path in
+            guard !path.contains("=") else {
+                throw UsageError("'\(path)' has a weight, which --method \(method) doesn't use", remedy: "omit it")
+            }
+            let folder = try AdapterFolder(HubFetch.adapter(path))
+            for note in folder.notes { Console.note("\(folder.url.lastPathComponent): \(note)") }
+            let name = folder.url.lastPathComponent.replacing(".", with: "-")
+            var own = name
+            for number in 2... where taken.contains(own) { own = "\(name)-\(number)" }
+            taken.insert(own)
+            return (own, folder)
+        }
+    }
+
+    private func checkedBase(_ folders: [AdapterFolder]) throws -> AdapterBase {
+        let bases = folders.map { AdapterBase($0.configuration, of: $0.url) }
+        guard let first = bases.first else {
+            throw PEFTError("no adapter was given", remedy: "add at least two adapter folders")
+        }
+        if let other = bases.first(where: { $0.name != first.name }), model.model == nil {
+            throw PEFTError(
+                "the adapters name different base models, '\(first.name ?? "none")' and '\(other.name ?? "none")'",
+                remedy: "add --model with the base of all")
+        }
+        return first
+    }
+
+    private func route() throws {
+        let target = try Output.folder(output)
+        let tasks = try members(adapters)
+        let general = try members(self.general, beside: Set(tasks.map(\.name)))
+        guard tasks.count > 1 else {
+            throw PEFTError("got \(counted(tasks.count, "adapter"))", remedy: "route among at least 2")
+        }
+        guard let seed = Int(exactly: seed) else { throw UsageError("--seed \(seed) is too large for arrow") }
+        let base = try checkedBase((tasks + general).map(\.folder)).name(model)
+        var (configuration, tensors) = try ArrowFolder.combined(
+            tasks, general: general, topK: topK ?? min(3, tasks.count), temperature: temperature, seed: seed)
+        configuration["base_model_name_or_path"] = .string(base)
+        try AtomicFile.writeFolder(target, replacing: false) { folder in
+            try AtomicFile.write(
+                JSON.object(configuration).text() + "\n", to: folder.appendingPathComponent("adapter_config.json"))
+            try SafetensorsFile.write(
+                tensors, metadata: ["format": "pt"], to: folder.appendingPathComponent("adapter_model.safetensors"))
+            try ModelCard.write(into: folder, name: target.lastPathComponent)
+        }
+        report(
+            try AdapterFolder(target).choice.label, of: tasks + general, base: base,
+            parameters: tensors.values.reduce(0) { $0 + $1.count })
+    }
+
+    private func compose(_ kind: BottleneckComposition.Kind, device: Device) throws {
+        let target = try Output.folder(output)
+        let parts = try members(adapters)
+        let first = try checkedBase(parts.map(\.folder))
+        let base = try first.name(model)
+        let plain = try first.folder(model)
+        let loaded = try plain.with(parts.last?.folder.head(on: plain)).load(device: device)
+        let result = try BottleneckComposition.combining(parts, kind, on: loaded, seed: seed)
+        try AtomicFile.writeFolder(target, replacing: false) { folder in
+            try result.write(into: folder, base: base)
+            try ModelCard.write(into: folder, name: target.lastPathComponent)
+        }
+        report(result.choice.label, of: parts, base: base, parameters: result.storedCount)
+        if kind == .fusion, !json {
+            Console.note("the fusion is not trained yet: peft train --from-adapter \(output)")
+        }
+    }
+
+    private func report(
+        _ label: String, of parts: [(name: String, folder: AdapterFolder)], base: String, parameters: Int
+    ) {
+        guard json else { return print("\(label), saved to \(output)") }
+        print(
+            JSON.object([
+                "output": .string(output), "method": .string(method.lowercased()), "base": .string(base),
+                "adapters": .array(parts.map { ["name": .string($0.name), "folder": .string($0.folder.url.path)] }),
+                "label": .string(label), "parameters": .integer(parameters),
+            ]).text())
     }
 }

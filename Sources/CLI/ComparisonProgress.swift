@@ -39,6 +39,16 @@ struct ComparisonProgress {
                 share: Double(rows) / Double(count),
                 "\(method)  \(rows) of \(counted(count, "test example")) generated")
         case .skipped(let method): display.finish("  \(method.label) skipped: \(method.reason)")
+        case .notReached(let methods):
+            let names = methods.map(\.label).joined(separator: ", ")
+            let count = counted(methods.count, "method")
+            display.finish(
+                HelpPage.wrap("the budget doesn't suffice for \(count): \(names)", first: "  ", rest: "    "))
+        case .exceedsBudget(let method, let seconds, let left):
+            display.finish(
+                HelpPage.wrap(
+                    "a run of \(method) takes about \(Console.duration(seconds)), and \(Console.duration(left)) of the budget are left; it is trained all the same, as the best so far",
+                    first: "  ", rest: "    "))
         case .finished(let run, let report):
             let metric = MetricDescription.of(report.primaryMetric)
             let quality = run.quality[metric.key].map {

@@ -165,6 +165,22 @@ struct ConvertCommand: ParsableCommand {
         let base = AdapterBase(folder.configuration, of: url)
         let name = target.lastPathComponent.replacing(".", with: "-")
         let outline = try base.folder(model).outline()
+        if let (setup, parts) = try AdapterHubAdapter.convertedComposition(folder, on: outline) {
+            let named: JSON = .string(try base.name(model))
+            try AtomicFile.writeFolder(target, replacing: false) { folder in
+                try AtomicFile.write(setup.text() + "\n", to: folder.appendingPathComponent("adapter_setup.json"))
+                for part in parts {
+                    let own = folder.appendingPathComponent(part.folder)
+                    try FileManager.default.createDirectory(at: own, withIntermediateDirectories: true)
+                    let json = part.configuration.merging(["model_name": named]) { $1 }
+                    try AtomicFile.write(
+                        JSON.object(json).text() + "\n", to: own.appendingPathComponent(part.settingsFile))
+                    try SafetensorsFile.write(
+                        part.tensors, metadata: ["format": "pt"], to: own.appendingPathComponent(part.tensorsFile))
+                }
+            }
+            return report(folder, tensors: parts.reduce(0) { $0 + $1.tensors.count })
+        }
         var (configuration, tensors) = try AdapterHubAdapter.converted(folder, named: name, on: outline)
         if !outline.newModules.isEmpty {
             Console.note(

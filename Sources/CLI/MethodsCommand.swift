@@ -162,6 +162,7 @@ struct MethodsCommand: ParsableCommand {
             json["family"] = .string(traits.family.rawValue)
             json["quantizedBase"] = .bool(traits.isForQuantized)
             json["mixedBatch"] = .bool(traits.isForMixedBatches)
+            json["served"] = .bool(traits.isServed)
             if counts { json["parameters"] = .integer(traits.parameters) }
         }
         return .object(json)

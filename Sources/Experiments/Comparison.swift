@@ -182,15 +182,22 @@ public struct Comparison {
         skipped += remaining.skipped
         // Seconds of a finished method beyond its training steps: evaluation, timing, the search of a rate.
         var overhead = 0.0
-        for index in remaining.indices {
+        var unreached: [SkippedMethod] = []
+        for (number, index) in remaining.indices.enumerated() {
             let method = plan.methods[index]
             let predicted = (remaining.seconds[index] ?? 0) * Double(plan.seeds)
-            guard budget.allows(predicted + overhead) || !runs.contains(where: \.isTrained) else {
-                skip(SkippedMethod(label: method.label, reason: "not reached within the budget"))
-                continue
+            if !budget.allows(predicted + overhead) {
+                guard !runs.contains(where: \.isTrained) else {
+                    unreached.append(SkippedMethod(label: method.label, reason: Elimination.notReached))
+                    continue
+                }
+                if method.choice != nil, predicted > 0 {
+                    let left = max(0, budget.total - budget.spent)
+                    onEvent(.exceedsBudget(method: method.label, seconds: predicted, left: left))
+                }
             }
             let begun = budget.spent
-            onEvent(.started(method: method.label, index: index, of: plan.methods.count))
+            onEvent(.started(method: method.label, index: number, of: remaining.indices.count))
             let progress = try progress(of: index, state, onAdapter, onEvent)
             if let reason = progress.failure {
                 skip(SkippedMethod(label: method.label, reason: reason))
@@ -211,6 +218,8 @@ public struct Comparison {
             }
             for method in progress.stored.skipped(of: run) { skip(method) }
         }
+        skipped += unreached
+        if !unreached.isEmpty { onEvent(.notReached(unreached)) }
         return report(runs, skipped)
     }
 

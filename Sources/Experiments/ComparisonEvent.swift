@@ -11,4 +11,8 @@ public enum ComparisonEvent: Sendable {
     case finished(MethodRun, soFar: ComparisonReport)
     /// A method was skipped.
     case skipped(SkippedMethod)
+    /// The budget doesn't suffice for these methods.
+    case notReached([SkippedMethod])
+    /// A run of the one method that is trained in any case takes longer than what is left of the budget, in seconds.
+    case exceedsBudget(method: String, seconds: Double, left: Double)
 }

@@ -16,6 +16,12 @@ struct Elimination: Codable {
     static let shares = [1.0 / 16, 1.0 / 4]
     /// Share of the methods that a round keeps, whatever their intervals.
     static let kept = 1.0 / 3
+    /// The fewest steps of a round.
+    static let fewestSteps = 10
+    /// Share of a budget that each round may take.
+    static let budgetShare = 0.3
+    /// Why methods are left out for which the budget doesn't suffice.
+    static let notReached = "not reached within the budget"
 
     /// A shortened run of one method.
     struct Trial: Codable {
@@ -33,6 +39,8 @@ struct Elimination: Codable {
 
     struct Round: Codable {
         var steps: Int
+        /// Whether methods are tried at one learning rate, as the budget doesn't suffice for three.
+        var hasOneRate: Bool?
         /// By the index of the method.
         var trials: [Int: Trial] = [:]
         /// Methods whose loss diverged at all rates, or that failed, with the reason.
@@ -132,20 +140,29 @@ extension Comparison {
             onEvent(.skipped(method))
         }
         for (number, share) in Elimination.shares.enumerated() where plan.eliminates {
-            let steps = min(total, max(Int(Double(total) * share), 10))
-            guard steps < total, remaining.indices.count > 2 else { break }
-            if elimination.rounds.count <= number { elimination.rounds.append(.init(steps: steps)) }
+            guard min(total, max(Int(Double(total) * share), Elimination.fewestSteps)) < total,
+                remaining.indices.count > 2
+            else { break }
+            if elimination.rounds.count <= number {
+                var round = Elimination.Round(steps: max(Int(Double(total) * share), Elimination.fewestSteps))
+                if number == 0, budget.total.isFinite { try shorten(&round, remaining.indices, budget, onEvent) }
+                elimination.rounds.append(round)
+            }
+            let steps = elimination.rounds[number].steps
+            var unreached: [SkippedMethod] = []
             for index in remaining.indices {
                 var round = elimination.rounds[number]
                 guard round.trials[index] == nil, round.failures[index] == nil else { continue }
-                guard budget.allows(0, share: 0.3 * Double(number + 1)) || round.trials.isEmpty else {
-                    leaveOut(index, "not reached within the budget")
+                let share = Elimination.budgetShare * Double(number + 1)
+                guard budget.allows(0, share: share) || round.trials.isEmpty else {
+                    unreached.append(SkippedMethod(label: plan.methods[index].label, reason: Elimination.notReached))
+                    remaining.indices.removeAll { $0 == index }
                     continue
                 }
                 do {
                     round.trials[index] = try trial(
                         index, steps: steps, known: number > 0 ? elimination.rounds[number - 1].trials[index] : nil,
-                        onEvent)
+                        hasOneRate: round.hasOneRate == true, onEvent)
                 } catch let error where error is PEFTError || error is TrainingDiverged {
                     guard plan.methods[index].isOptional || error is TrainingDiverged else { throw error }
                     round.failures[index] = "\(error)"
@@ -154,6 +171,8 @@ extension Comparison {
                 elimination.seconds = budget.spent
                 try state?.save(elimination)
             }
+            remaining.skipped += unreached
+            if !unreached.isEmpty { onEvent(.notReached(unreached)) }
             let round = elimination.rounds[number]
             for index in remaining.indices {
                 if let reason = round.failures[index] { leaveOut(index, reason) }
@@ -175,16 +194,42 @@ extension Comparison {
         return remaining
     }
 
+    /// Shortens the first round so that all methods are reached within its share of the budget, if they can be: fewer steps, and then
+    /// one learning rate instead of three. The first method's shortest trial tells how long trials take.
+    private func shorten(
+        _ round: inout Elimination.Round, _ indices: [Int], _ budget: TimeBudget,
+        _ onEvent: (ComparisonEvent) -> Void
+    ) throws {
+        let before = budget.spent
+        let fewest = Elimination.fewestSteps
+        guard let probe = indices.first,
+            let trial = try? trial(probe, steps: fewest, known: nil, hasOneRate: true, onEvent)
+        else { return }
+        let (shortest, step) = (budget.spent - before, trial.stepSeconds)
+        let left = Elimination.budgetShare * budget.total - budget.spent
+        /// The steps of a trial at so many rates.
+        func steps(rates: Double) -> Double {
+            Double(fewest) + (left / Double(indices.count) / rates - shortest) / max(step, 1e-6)
+        }
+        if steps(rates: 3) >= Double(fewest) {
+            round.steps = min(round.steps, Int(min(steps(rates: 3), 1e9)))
+        } else {
+            round.hasOneRate = true
+            round.steps = min(round.steps, max(fewest, Int(min(steps(rates: 1), 1e9))))
+        }
+    }
+
     /// A shortened run: at the method's rate, at that of its earlier trial, or at the best of three.
     private func trial(
-        _ index: Int, steps: Int, known: Elimination.Trial?, _ onEvent: (ComparisonEvent) -> Void
+        _ index: Int, steps: Int, known: Elimination.Trial?, hasOneRate: Bool, _ onEvent: (ComparisonEvent) -> Void
     ) throws -> Elimination.Trial {
         let method = plan.methods[index]
         guard let choice = method.choice else { throw PEFTError("\(method.label) isn't trained") }
         let middle = choice.method.defaultLearningRate * plan.training.optimizer.defaultRateFactor
         let step = 10.0.squareRoot()
         let rates =
-            (method.learningRate ?? known?.learningRate).map { [$0] } ?? [middle / step, middle, middle * step]
+            (method.learningRate ?? known?.learningRate).map { [$0] }
+            ?? (hasOneRate ? [middle] : [middle / step, middle, middle * step])
         var best: Elimination.Trial?
         var divergence: TrainingDiverged?
         for rate in rates.map(roundedRate) {

@@ -203,12 +203,7 @@ final class AdapterStore {
                 .adapter, check?.problems.first ?? ServingError(.adapter, error).message, parameter: "lora_path")
         }
         do {
-            // The memory of a sequence is reserved for the base's layers.
-            guard !adapter.stacksLayers else {
-                throw PEFTError(
-                    "adapter '\(name)' stacks the layers anew (layer_replication), which the server doesn't support",
-                    remedy: "run it with peft generate")
-            }
+            if let obstacle = adapter.servingObstacle { throw obstacle }
             let obstacle = try batch.obstacle(key)
             let virtual = try virtualTokens(key, isExclusive: obstacle != nil)
             let bytes = adapter.frozenBytes + virtual * virtualTokenBytes

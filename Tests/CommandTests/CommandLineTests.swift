@@ -54,6 +54,9 @@ struct CommandLineTests {
         (train + ["--weights", "x4"], "x4"),
         (["train", "--data", "rows.jsonl"], "--output"),
         (["evaluate"], "--data"),
+        // Words without their option.
+        (["quantize", "tiny-t5", "--output", "out"], "write --model tiny-t5"),
+        (["evaluate", "rows.jsonl"], "write --data rows.jsonl"),
         (["generate", "--beams", "0", "x"], "beams"),
         (["generate", "--output", "a.jsonl", "x"], "--data"),
         (["generate", "--data", "rows.jsonl", "--output", "a.parquet"], "unknown extension"),

@@ -66,7 +66,7 @@ import Training
     // MARK: Rounds
 
     /// Methods whose losses grow with their index, but for one that diverges.
-    private func comparison<Result>(_ body: (Comparison) throws -> Result) throws -> Result {
+    private func comparison<Result>(steps: Int = 100, _ body: (Comparison) throws -> Result) throws -> Result {
         try withTemporaryCopy(of: Checkout.model("llama")) { folder in
             try WordTokenizer.write(WordTokenizer.words(96), to: folder)
             let examples = (0..<24).map {
@@ -81,7 +81,7 @@ import Training
                         training: examples, validation: examples, test: examples,
                         templates: RowTemplates(prompt: try Template("{q}"), target: try Template("{a}")))))
             var training = TrainingConfiguration()
-            (training.steps, training.batchSize) = (100, 1)
+            (training.steps, training.batchSize) = (steps, 1)
             let heights: [Double] = [0, 3, 6, 7, 8, .nan]
             let methods = heights.map { height in
                 ComparisonPlan.Method(
@@ -124,12 +124,25 @@ import Training
     }
 
     @Test func aBudgetEndsARound() throws {
-        try comparison { comparison in
+        try comparison(steps: 240) { comparison in
             var elimination = Elimination()
-            let remaining = try comparison.remainingMethods(
-                &elimination, TimeBudget(1e-6, spent: 0), nil, { _ in })
+            var events: [Int] = []
+            let remaining = try comparison.remainingMethods(&elimination, TimeBudget(1e-6, spent: 0), nil) {
+                if case .notReached(let methods) = $0 { events.append(methods.count) }
+            }
             #expect(remaining.indices == [0])
-            #expect(remaining.skipped.allSatisfy { $0.reason.contains("budget") })
+            #expect(remaining.skipped.count == 5 && remaining.skipped.allSatisfy { $0.reason.contains("budget") })
+            // One event for all of them. The round is as short as it may be.
+            #expect(events == [5])
+            #expect(elimination.rounds.map(\.steps) == [10] && elimination.rounds[0].hasOneRate == true)
+        }
+    }
+
+    @Test func anAmpleBudgetShortensNothing() throws {
+        try comparison(steps: 240) { comparison in
+            var elimination = Elimination()
+            _ = try comparison.remainingMethods(&elimination, TimeBudget(1e9, spent: 0), nil, { _ in })
+            #expect(elimination.rounds.first?.steps == 15 && elimination.rounds.first?.hasOneRate == nil)
         }
     }
 }

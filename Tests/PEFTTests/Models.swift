@@ -51,24 +51,6 @@ enum Models {
 }
 
 extension MethodChoice {
-    /// Settings without which a method does nothing.
-    private static let needed = [
-        "trainable_tokens": ["trainable-tokens": "2,5,39,80"], "qalora": ["group-size": "4"],
-        "miss": ["rank": "4"], "shira": ["rank": "2", "mask-seed": "7"], "c3a": ["block-size": "4"],
-        "road": ["group-size": "4"],
-        "fourierft": ["frequencies": "30", "scaling": "30"], "waveft": ["frequencies": "30", "scaling": "3"],
-        "vblora": ["vector-length": "4", "vectors": "12"],
-        "psoft": ["rank": "4"], "alora": ["invocation-tokens": "5"], "kasa": ["rank": "2"],
-        "mica": ["rank": "2"],
-        "cpt": ["cpt-tokens": "5,17,30,33", "cpt-epsilon": "1000", "cpt-format-epsilon": "1000"],
-    ]
-
-    /// Sizes that divide 16 and 18, of which this model's projections are.
-    private static let neededOnMT5 = [
-        "c3a": ["block-size": "2"], "road": ["group-size": "2"],
-        "vblora": ["vector-length": "2", "vectors": "12"],
-    ]
-
     /// A method as the tests use it.
     static func forTests(_ method: any PEFTMethod.Type, on base: String = "") -> MethodChoice {
         var choice = MethodChoice(method)
@@ -77,7 +59,9 @@ extension MethodChoice {
             try? choice.set("trainable-tokens", to: "2,9,16,30")
             return choice
         }
-        let options = (base == "decoders/mt5" ? neededOnMT5[method.name] : nil) ?? needed[method.name] ?? [:]
+        let options =
+            (base == "decoders/mt5" ? SmallMethods.optionsOnMT5[method.name] : nil)
+            ?? SmallMethods.options[method.name] ?? [:]
         for (option, value) in options { try? choice.set(option, to: value) }
         return choice
     }

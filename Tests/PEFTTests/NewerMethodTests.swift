@@ -100,4 +100,46 @@ import TorchTestSupport
         #expect(
             try MixedBatch(set).generate(prompts, adapters: [nil, "gated", nil], parameters: parameters) == alone)
     }
+
+    /// A file of several tasks runs the one that its configuration names.
+    @Test func polyRunsItsTask() throws {
+        let fixture = try HuggingFaceTests.Fixture("poly-splits")
+        try withTemporaryFolder { folder in
+            func scores(_ name: String, task: Int, _ change: (inout [String: Tensor]) -> Void) throws -> Tensor {
+                let copy = folder.appendingPathComponent(name)
+                try FileManager.default.copyItem(at: fixture.folder, to: copy)
+                try rewriteTensors(copy, change)
+                try rewriteConfiguration(copy) { $0["swift_peft_task"] = .integer(task) }
+                let model = try fixture.model()
+                let adapter = try AdapterFolder(copy).attach(to: model)
+                #expect(adapter.choice.configuration.json["swift_peft_task"]?.int ?? 0 == task)
+                return try model.scores()
+            }
+            let first = try scores("first", task: 0) { _ in }
+            let last = try scores("last", task: 2) { _ in }
+            #expect(relativeDifference(first, last) > 1e-3)
+            // The last task's weights in the first task's place.
+            let moved = try scores("moved", task: 0) { tensors in
+                for (key, value) in tensors where key.hasSuffix("module_logits") {
+                    tensors[key] = Tensor.concatenated([2, 1, 0].map { value.narrowed(axis: 0, $0..<($0 + 1)) })
+                }
+            }
+            #expect(moved.isIdentical(to: last))
+            let error = try failure { _ = try scores("missing", task: 3) { _ in } }
+            #expect(error.problem.contains("the task is 3, but there are 3"))
+        }
+    }
+
+    /// In training the weights of the skills are drawn.
+    @Test func polyDrawsInTraining() throws {
+        let model = try Models.load("llama")
+        let adapter = try Adapter(MethodChoice(Poly.self), on: model)
+        try adapter.randomize(seed: 1)
+        func loss(_ seed: UInt64) throws -> Double {
+            try withTorchErrors { DropoutScope.run(seed: seed, stream: 0) { model.loss().item() } }
+        }
+        #expect(try loss(1) != loss(2))
+        #expect(try loss(1) == loss(1))
+        #expect(try loss(1) != withTorchErrors { model.loss().item() })
+    }
 }

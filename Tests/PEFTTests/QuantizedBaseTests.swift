@@ -111,6 +111,33 @@ import TorchTestSupport
         #expect(try relativeDifference(other.scores(), trained) < 1e-5)
     }
 
+    /// The column "quantized base" of the table in `docs/methods.md`: each method on the first model that it fits.
+    @Test func everyMethodTrainsOverNF4AsTheTableSays() throws {
+        let models =
+            try ["llama", "gpt2"].map { ($0, try Self.base("nf4", $0)) } + [
+                ("bert:classification", try Models.load("bert:classification"))
+            ]
+        try WeightStorage("nf4").apply(to: models[2].1)
+        for traits in MethodTraits.all(PEFTMethods.builtIn) {
+            let name = traits.method.name
+            guard traits.isForQuantized else {
+                for (_, model) in models {
+                    #expect(throws: PEFTError.self, "\(name)") { try Adapter(MethodChoice(traits.method), on: model) }
+                }
+                continue
+            }
+            let found = models.lazy.compactMap { base, model in
+                try? Adapter(MethodChoice.forTests(traits.method, on: base), on: model, seed: 1)
+            }.first
+            let adapter = try #require(found, "\(name)")
+            try adapter.train(steps: 2, rate: 5e-3)
+            let loss = try withTorchErrors { adapter.model.loss().item() }
+            #expect(loss.isFinite, "\(name)")
+            try adapter.deactivate()
+            #expect(try withTorchErrors { adapter.model.loss().item() } != loss, "\(name)")
+        }
+    }
+
     /// Merged into the numbers nothing is lost; merged into codes, what rounding loses.
     @Test(arguments: ["nf4", "int8"]) func mergingIsIntoNumbers(storage: String) throws {
         let model = try Self.base(storage)

@@ -57,9 +57,11 @@ struct SmallServer {
 
     func model() throws -> any LanguageModel { try ModelFolder(modelFolder).load() }
 
-    /// Writes an adapter with random values.
-    mutating func addAdapter(_ name: String, _ choice: MethodChoice, seed: UInt64) throws {
-        let adapter = try Adapter(choice, on: model(), seed: seed)
+    /// Writes an adapter with random values, made on `model` if one is given.
+    mutating func addAdapter(
+        _ name: String, _ choice: MethodChoice, seed: UInt64, on model: (any LanguageModel)? = nil
+    ) throws {
+        let adapter = try Adapter(choice, on: model ?? self.model(), seed: seed)
         var random = SeededRandom(seed: seed &+ 100)
         try withTorchErrors {
             for tensor in adapter.added.map(\.parameter.parameter.tensor) + adapter.trained.map(\.values) {
@@ -70,6 +72,7 @@ struct SmallServer {
         }
         let saved = folder.appendingPathComponent(name)
         try adapter.save(to: saved, base: base)
+        if model != nil { try adapter.deactivate() }
         adapters[name] = saved
     }
 

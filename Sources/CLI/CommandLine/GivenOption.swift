@@ -1,3 +1,4 @@
+import Foundation
 import PEFTSupport
 
 /// A part of a command line.
@@ -91,6 +92,26 @@ extension OptionTable {
                     "\(file.map { "\($0): " } ?? "")\(name) is given twice\(values)", remedy: "use it once")
             }
             seen[option.key] = value
+        }
+    }
+
+    /// - Throws: ``UsageError`` for a word that belongs to no option, if the command takes none, with the option that it probably is
+    ///   the value of.
+    func rejectStrays(_ arguments: [GivenArgument]) throws {
+        guard !options.contains(where: { $0.kind == .positional }) else { return }
+        let given = Set(arguments.compactMap(\.key))
+        for case .other(let word) in arguments where !word.hasPrefix("-") && !word.isEmpty {
+            let url = URL(fileURLWithPath: word)
+            let isData = ["jsonl", "json", "csv", "tsv", "txt", "parquet", "gz"].contains(
+                url.pathExtension.lowercased())
+            let isAdapter = FileManager.default.fileExists(
+                atPath: url.appendingPathComponent("adapter_config.json").path)
+            let option = (isData ? ["data"] : isAdapter ? ["adapter", "from-adapter"] : ["model"]).first {
+                declares($0) && !given.contains($0)
+            }
+            throw UsageError(
+                "unexpected argument '\(word)'",
+                remedy: option.map { "write --\($0) \(word)" } ?? "peft \(command) --help lists the options")
         }
     }
 

@@ -29,6 +29,7 @@ enum Invocation {
         if asksForHelp(rest, table) { return .help(HelpPage(table).text()) }
         var given = try table.split(rest)
         try table.rejectRepeats(given)
+        try table.rejectStrays(given)
         if let path = configuration(in: given) {
             let isGiven = Set(given.compactMap(\.key))
             let fromFile = try ConfigurationFile.read(path, table).filter { !isGiven.contains($0.key ?? "") }

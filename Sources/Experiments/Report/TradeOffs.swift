@@ -228,7 +228,16 @@ extension ReportBuilder {
 
     private func skippedMethods() -> Markup {
         guard let skipped = report.skipped, !skipped.isEmpty else { return "" }
-        let items: [Markup] = skipped.map { "<dt>\($0.label)</dt><dd>\($0.reason)</dd>" }
+        // Methods with the same reason are one item.
+        var groups: [(labels: String, reason: String)] = []
+        for method in skipped {
+            if let place = groups.firstIndex(where: { $0.reason == method.reason }) {
+                groups[place].labels += ", " + method.label
+            } else {
+                groups.append((method.label, method.reason))
+            }
+        }
+        let items: [Markup] = groups.map { "<dt>\($0.labels)</dt><dd>\($0.reason)</dd>" }
         return """
             <details><summary>\(skipped.count) \(skipped.count == 1 ? "method was" : "methods were") skipped</summary>
             <dl class="glossary">\(items)</dl></details>

@@ -53,10 +53,15 @@ package enum AdapterFiles {
         return names.prefix(8).joined(separator: ", ") + (names.count > 8 ? ", …" : "")
     }
 
-    /// Resolves an adapter folder: the folder itself, or the newest checkpoint of a training run in it.
-    /// - Returns: the folder, with a note for the user if it is a checkpoint.
+    /// Resolves an adapter folder: the folder itself, the router among routed adapters in it, or the newest checkpoint of a training
+    /// run in it.
+    /// - Returns: the folder, with a note for the user if it is another one.
     package static func locate(_ folder: URL) -> (folder: URL, note: String?) {
         guard !has(configuration, in: folder) else { return (folder, nil) }
+        let router = folder.appendingPathComponent(ArrowFolder.router)
+        if has(configuration, in: router) {
+            return (router, "\(folder.path) contains routed adapters; using \(ArrowFolder.router)")
+        }
         let found = checkpoints(in: folder)
         guard let newest = found.last else { return (folder, nil) }
         let others = found.count == 1 ? "" : " of \(found.count)"

@@ -34,12 +34,14 @@ public struct AdapterFolder {
         {
             configuration["modules_to_save"] = .null
         }
+        let routed = ArrowFolder.isRouter(configuration) ? try ArrowFolder.read(url, configuration) : nil
+        if let routed { configuration = routed.configuration }
         self.configuration = configuration
         if configuration["peft_type"] == nil, AdapterFiles.isMLX(url) { _ = try AdapterFiles.weights(in: url) }
         let method = try PEFTMethods.method(of: configuration, file: file.path)
         notes = try ConfigurationCheck.notes(on: configuration, of: method)
         choice = try AdapterFolder.choice(method, configuration)
-        tensors = AdapterNames.unwrapped(try AdapterFiles.weights(in: url))
+        tensors = try routed?.tensors ?? AdapterNames.unwrapped(AdapterFiles.weights(in: url))
     }
 
     private static func choice<Method: PEFTMethod>(_ method: Method.Type, _ json: [String: JSON]) throws

@@ -7,8 +7,8 @@ import TorchNN
 /// Adapters of AdapterHub's program `adapters`: `pytorch_adapter.bin` or `adapter.safetensors` with tensors named
 /// `MODULE.loras.NAME.lora_A` or `MODULE.adapters.NAME.adapter_down.0.weight`, and its own `adapter_config.json`.
 ///
-/// LoRA, (IA)³, bottleneck adapters and prefixes whose computation this package has are converted; others are rejected by
-/// name.
+/// LoRA, (IA)³, bottleneck adapters, their stacks and fusions (``AdapterHubComposition``), and prefixes whose computation this package
+/// has are converted; others are rejected by name.
 package enum AdapterHubAdapter {
     /// The file with an adapter's tensors, if they aren't pickled.
     package static let safetensors = "adapter.safetensors"
@@ -35,15 +35,9 @@ package enum AdapterHubAdapter {
     package static func read(_ folder: URL, on model: any LanguageModel) throws -> (
         configuration: [String: JSON], tensors: [String: Tensor]
     ) {
-        if weights(in: folder) == nil {
-            let kind = try JSON.read(folder.appendingPathComponent(setup))["adapter_setup"]?["type"]?.string ?? ""
-            throw PEFTError(
-                "\(folder.path) is a composition of adapters ('\(kind)'), which can't be converted",
-                remedy: kind == "Stack"
-                    ? "convert the folder of each adapter in it, and use them one upon the other"
-                    : "convert the folder of an adapter in it")
-        }
-        var (configuration, tensors) = try source(folder, on: model).converted()
+        var (configuration, tensors) =
+            try weights(in: folder) == nil
+            ? AdapterHubComposition.read(folder, on: model) : source(folder, on: model).converted()
         configuration["task_type"] = .string(model.head.task.taskType)
         configuration["inference_mode"] = true
         // Hugging Face's adapters contain the head; AdapterHub's act beneath the base's own.

@@ -41,6 +41,83 @@ extension AdapterHubAdapter {
             configuration: [String: JSON], tensors: [String: Tensor]
         )
     {
+        let (stored, choice, places) = try stored(folder, named: name, on: model)
+        let (settings, tensors) =
+            switch choice.configuration {
+            case let lora as LoRA.Configuration where lora.variants.isPlain: try stored.lora(lora, places)
+            case let bottleneck as BottleneckConfiguration: try stored.bottlenecks(bottleneck)
+            default:
+                throw PEFTError(
+                    "\(folder.url.path) is \(folder.choice.label), but only LoRA, bottleneck adapters and their compositions are written for AdapterHub",
+                    remedy: "merge it into its model with peft merge")
+            }
+        return (stored.file("config", settings, named: name), tensors)
+    }
+
+    /// One folder of a composition in AdapterHub's format.
+    package struct Part {
+        /// The names of the folder and of its files.
+        package let folder: String
+        package let settingsFile: String
+        package let tensorsFile: String
+        /// The settings without the base's name.
+        package let configuration: [String: JSON]
+        package let tensors: [String: Tensor]
+    }
+
+    /// Converts a stack or a fusion of bottleneck adapters to AdapterHub's format.
+    ///
+    /// - Returns: `adapter_setup.json` and the folders beside it; `nil` if the folder is no composition.
+    /// - Throws: ``PEFTError`` that names what the format can't represent.
+    package static func convertedComposition(_ folder: AdapterFolder, on model: any LanguageModel) throws -> (
+        setup: JSON, parts: [Part]
+    )? {
+        guard let composition = folder.choice.configuration as? BottleneckComposition.Configuration else {
+            return nil
+        }
+        let (stored, _, _) = try stored(folder, named: "composition", on: model)
+        var parts: [Part] = []
+        func block(_ kind: String, _ names: [String]) -> JSON {
+            ["type": .string(kind), "children": .array(names.map { ["type": "single", "children": [.string($0)]] })]
+        }
+        var levels: [JSON] = []
+        for (index, level) in composition.levels.enumerated() {
+            for member in level {
+                let own = stored.part(named: member.name)
+                let (settings, tensors) = try own.bottlenecks(member.settings)
+                parts.append(
+                    Part(
+                        folder: member.name, settingsFile: AdapterFiles.configuration, tensorsFile: safetensors,
+                        configuration: own.file("config", settings, named: member.name), tensors: tensors))
+            }
+            let names = level.map(\.name)
+            guard names.count > 1 else {
+                levels.append(["type": "single", "children": .array(names.map { .string($0) })])
+                continue
+            }
+            let name = names.joined(separator: ",")
+            var file = stored.file("config", composition.fusion.adapterHub, named: name)
+            file["adapter_names"] = .array(names.map { .string($0) })
+            parts.append(
+                Part(
+                    folder: name, settingsFile: AdapterHubComposition.fusionSettings,
+                    tensorsFile: AdapterHubComposition.fusionTensors, configuration: file,
+                    tensors: try stored.fusion(level: index, named: name)))
+            levels.append(block("Fuse", names))
+        }
+        let isFusion = levels.count == 1 && composition.isFused
+        return (
+            [
+                "adapter_setup": isFusion ? levels[0] : ["type": "Stack", "children": .array(levels)],
+                "head_setup": .null, "version": .string(version),
+            ], parts
+        )
+    }
+
+    /// The tensors of an adapter that fit the model, with its method and the places of LoRA.
+    private static func stored(_ folder: AdapterFolder, named name: String, on model: any LanguageModel) throws -> (
+        Stored, MethodChoice, [(suffix: String, place: String)]
+    ) {
         guard !name.isEmpty, !name.contains(".") else {
             throw PEFTError(
                 "'\(name)' can't be an adapter's name in AdapterHub's files", remedy: "use a name without dots")
@@ -67,22 +144,7 @@ extension AdapterHubAdapter {
         let adapters = sources.filter { key, _ in
             !outline.newModules.contains { key.hasPrefix("\(AdapterKeys.prefix)\($0).") }
         }
-        let stored = Stored(folder: folder, sources: adapters, name: name, outline: outline)
-        let (settings, tensors) =
-            switch choice.configuration {
-            case let lora as LoRA.Configuration where lora.variants.isPlain: try stored.lora(lora, places)
-            case let bottleneck as BottleneckConfiguration: try stored.bottlenecks(bottleneck)
-            default:
-                throw PEFTError(
-                    "\(folder.url.path) is \(folder.choice.label), but only LoRA and bottleneck adapters are written for AdapterHub",
-                    remedy: "merge it into its model with peft merge")
-            }
-        return (
-            [
-                "config": .object(settings), "name": .string(name), "model_type": .string(model.family),
-                "hidden_size": .integer(outline.outputs.first?.size ?? 0), "version": .string(version),
-            ], tensors
-        )
+        return (Stored(folder: folder, sources: adapters, name: name, outline: outline), choice, places)
     }
 
     /// A Hugging Face adapter that is converted.
@@ -91,6 +153,41 @@ extension AdapterHubAdapter {
         let sources: [String: String]
         let name: String
         let outline: ModelOutline
+
+        /// One of the adapters of a composition.
+        func part(named name: String) -> Stored {
+            let own = sources.compactMap { key, source -> (String, String)? in
+                let site = outline.outputs.first { key.hasPrefix("\(AdapterKeys.prefix)\($0.path).\(name).") }
+                return site.map { site in
+                    let place = "\(AdapterKeys.prefix)\(site.path)."
+                    return (place + key.dropFirst(place.count + name.count + 1), source)
+                }
+            }
+            return Stored(
+                folder: folder, sources: Dictionary(own, uniquingKeysWith: { first, _ in first }), name: name,
+                outline: outline)
+        }
+
+        /// A file of settings without the base's name.
+        func file(_ key: String, _ settings: [String: JSON], named name: String) -> [String: JSON] {
+            [
+                key: .object(settings), "name": .string(name), "model_type": .string(outline.family),
+                "hidden_size": .integer(outline.outputs.first?.size ?? 0), "version": .string(version),
+            ]
+        }
+
+        /// The tensors of a composition's fusion.
+        func fusion(level: Int, named name: String) throws -> [String: Tensor] {
+            var tensors: [String: Tensor] = [:]
+            for site in outline.outputs {
+                let place = "\(AdapterKeys.prefix)\(site.path).fusion.\(level)."
+                for key in sources.keys where key.hasPrefix(place) {
+                    let part = key.dropFirst(place.count)
+                    tensors["\(module(of: site)).adapter_fusion_layer.\(name).\(part)"] = try tensor(key)
+                }
+            }
+            return tensors
+        }
 
         private func tensor(_ key: String) throws -> Tensor {
             guard let source = sources[key] else {

@@ -143,6 +143,10 @@ enum HuggingFaceDefaults {
             "act_fn": "relu", "depth": 0, "exclude_modules": nil, "init_weights": true, "layers_pattern": nil,
             "layers_to_transform": nil, "modules_to_save": nil, "r": 32, "scaling": 1.0, "target_modules": nil,
         ],
+        "POLY": [
+            "exclude_modules": nil, "init_weights": true, "modules_to_save": nil, "n_skills": 4, "n_splits": 1,
+            "n_tasks": 1, "poly_type": "poly", "r": 8, "target_modules": nil,
+        ],
         "PREFIX_TUNING": [
             "encoder_hidden_size": nil, "init_weights": nil, "modules_to_save": nil, "num_attention_heads": nil,
             "num_layers": nil, "num_transformer_submodules": nil, "num_virtual_tokens": nil,

@@ -38,6 +38,14 @@ public final class Adapter {
     let layers: ReplicatedLayers?
     /// Whether the model has more or fewer layers while it is active.
     package var stacksLayers: Bool { layers != nil }
+    /// Why the server can't load it; `nil` if it can.
+    package var servingObstacle: PEFTError? {
+        // The memory of a sequence is reserved for the base's layers.
+        guard stacksLayers else { return nil }
+        return PEFTError(
+            "the adapter stacks the layers anew (layer_replication), which the server doesn't support",
+            remedy: "run it with peft generate")
+    }
 
     /// One of the model's own tensors. While the adapter is active the parameter holds the adapter's values,
     /// otherwise the model's.

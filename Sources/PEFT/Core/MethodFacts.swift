@@ -71,6 +71,7 @@ package struct MethodFacts {
             ("family", traits.family.rawValue), ("`peft_type`", method.peftType.map { "`\($0)`" } ?? "none"),
             ("file", traits.file), ("merges into the weights", mark(traits.isMergeable)),
             ("quantized base", mark(traits.isForQuantized)), ("mixed batch", mark(traits.isForMixedBatches)),
+            ("served", mark(traits.isServed)),
             ("output right after attaching", method.start == .unchanged ? "the base model's" : "changed"),
             ("default learning rate", "\(method.defaultLearningRate)"),
         ]
@@ -111,6 +112,7 @@ package struct MethodFacts {
             "family": .string(traits.family.rawValue), "peftType": method.peftType.map { .string($0) } ?? .null,
             "huggingFaceReads": .bool(method.isReadableByHuggingFace), "mergeable": .bool(traits.isMergeable),
             "quantizedBase": .bool(traits.isForQuantized), "mixedBatch": .bool(traits.isForMixedBatches),
+            "served": .bool(traits.isServed),
             "learningRate": .number(method.defaultLearningRate), "parameters": .integer(traits.parameters),
             "options": .array(
                 options.map { option -> JSON in

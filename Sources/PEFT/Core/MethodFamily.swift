@@ -47,6 +47,8 @@ package struct MethodTraits {
     package let isForQuantized: Bool
     /// Whether its adapters share a batch with others.
     package let isForMixedBatches: Bool
+    /// Whether the server loads its adapters.
+    package let isServed: Bool
 
     package var isMergeable: Bool { method.isMergeable && method.peftType != nil }
     /// Which programs read its files.
@@ -74,10 +76,11 @@ package struct MethodTraits {
         }
         let plan = try choice.plan(for: shape)
         let summary = PlanSummary(plan, outline: shape)
+        let sharing = Self.sharing(choice, on: try outline())
         self.init(
             method: method, family: MethodFamily(method, plan), parameters: summary.trainable, total: summary.total,
             example: MethodExample(plan, of: shape), isForQuantized: try Self.isForQuantized(choice, on: outline()),
-            isForMixedBatches: Self.isForMixedBatches(choice, on: try outline()))
+            isForMixedBatches: sharing.isForMixedBatches, isServed: sharing.isServed)
     }
 
     /// The abilities on the first of the reference models that the method fits.
@@ -100,17 +103,18 @@ package struct MethodTraits {
             models.lazy.compactMap { try? MethodTraits(method, shape: $0.shape, on: $0.small) }.first
                 ?? MethodTraits(
                     method: method, family: .tensors, parameters: 0, total: 1, example: nil, isForQuantized: false,
-                    isForMixedBatches: false)
+                    isForMixedBatches: false, isServed: false)
         }
     }
 
     private init(
         method: any PEFTMethod.Type, family: MethodFamily, parameters: Int, total: Int,
-        example: MethodExample?, isForQuantized: Bool, isForMixedBatches: Bool
+        example: MethodExample?, isForQuantized: Bool, isForMixedBatches: Bool, isServed: Bool
     ) {
         (self.method, self.family, self.parameters, self.total) = (method, family, parameters, total)
         self.example = example
         (self.isForQuantized, self.isForMixedBatches) = (isForQuantized, isForMixedBatches)
+        self.isServed = isServed
     }
 
     private static func isForQuantized(_ choice: MethodChoice, on model: any LanguageModel) throws -> Bool {
@@ -118,13 +122,15 @@ package struct MethodTraits {
         return (try? choice.plan(for: ModelOutline(model))) != nil
     }
 
-    private static func isForMixedBatches(_ choice: MethodChoice, on model: any LanguageModel) -> Bool {
-        guard choice.method.peftType != nil, let adapter = try? Adapter(choice, on: model, name: "adapter") else {
-            return false
-        }
+    /// What an adapter can do beside others over one base.
+    private static func sharing(_ choice: MethodChoice, on model: any LanguageModel)
+        -> (isForMixedBatches: Bool, isServed: Bool)
+    {
         let set = AdapterSet(on: model)
-        guard (try? set.add(adapter)) != nil else { return false }
-        return (try? MixedBatch(set).obstacle("adapter")) == .some(nil)
+        guard choice.method.peftType != nil, let adapter = try? Adapter(choice, on: model, name: "adapter"),
+            (try? set.add(adapter)) != nil
+        else { return (false, false) }
+        return ((try? MixedBatch(set).obstacle("adapter")) == .some(nil), adapter.servingObstacle == nil)
     }
 
     /// A Llama whose sizes fit the default options of all methods; a GPT-2, which has biases; and a BERT with a new head;
@@ -154,18 +160,22 @@ package struct MethodTraits {
 
     /// The table of methods and abilities in `docs/methods.md`, which a test compares with it.
     package static func markdown(_ traits: [MethodTraits]) -> String {
-        var lines = [
-            "| `--method` | file | merges | quantized base | mixed batch |", "|---|---|---|---|---|",
-        ]
+        // Every method is trained, saved and loaded, which the laws of the test suite check.
+        let header = ["`--method`", "file", "load", "train", "merge", "quantized base", "mixed batch", "served"]
+        func line(_ cells: [String]) -> String { "| " + cells.joined(separator: " | ") + " |" }
         func mark(_ holds: Bool) -> String { holds ? "yes" : "–" }
+        var lines = [line(header), "|" + String(repeating: "---|", count: header.count)]
         for family in MethodFamily.allCases {
             let own = traits.filter { $0.family == family }
             guard !own.isEmpty else { continue }
-            lines.append("| **\(family.rawValue)** | | | | |")
-            lines += own.map {
-                let name = $0.method.name
-                return
-                    "| [`\(name)`](methods/\(name).md) | \($0.file) | \(mark($0.isMergeable)) | \(mark($0.isForQuantized)) | \(mark($0.isForMixedBatches)) |"
+            lines.append("| **\(family.rawValue)**" + String(repeating: " |", count: header.count))
+            lines += own.map { traits in
+                let name = traits.method.name
+                let abilities = [
+                    traits.isMergeable, traits.isForQuantized, traits.isForMixedBatches, traits.isServed,
+                ]
+                return line(
+                    ["[`\(name)`](methods/\(name).md)", traits.file, "yes", "yes"] + abilities.map { mark($0) })
             }
         }
         return lines.joined(separator: "\n")

@@ -12,11 +12,14 @@ public enum PEFTMethods {
         AdaLoRA.self, VeRA.self, LoHa.self, LoKr.self, OFT.self, BOFT.self, IA3.self, TrainableTokens.self,
         MiSS.self, HiRA.self, SHiRA.self, GraLoRA.self, C3A.self, RandLoRA.self, DeLoRA.self, RoAd.self,
         FourierFT.self,
-        WaveFT.self, VBLoRA.self, PVeRA.self, HRA.self,
+        WaveFT.self, VBLoRA.self, PVeRA.self, HRA.self, Poly.self,
         PromptTuning.self, CPT.self, PTuning.self, PrefixTuning.self, MultitaskPromptTuning.self,
         Houlsby.self, Pfeiffer.self, ParallelAdapters.self,
         LayerNormTuning.self, BitFit.self, Selective.self, HeadTraining.self, FullFineTuning.self,
     ]
+
+    /// Methods whose adapters are made of others (`peft combine`): files have them, and training doesn't begin with them.
+    static let composed: [any PEFTMethod.Type] = [ArrowRouting.self, BottleneckComposition.self]
 
     private static let registered = Mutex<[any PEFTMethod.Type]>([])
 
@@ -45,11 +48,12 @@ public enum PEFTMethods {
         guard let type = json["peft_type"]?.string else {
             throw PEFTError("\(file) has no 'peft_type'", remedy: "pass the adapter_config.json of an adapter")
         }
-        let candidates = all.filter { $0.peftType == type.uppercased() }
+        let known = all + composed
+        let candidates = known.filter { $0.peftType == type.uppercased() }
         // Variants come after their base method and recognize their own files.
         if let method = candidates.last(where: { $0.recognizes(json) }) ?? candidates.first { return method }
         var names: [String] = []
-        for name in all.compactMap({ $0.peftType }) where !names.contains(name) { names.append(name) }
+        for name in known.compactMap({ $0.peftType }) where !names.contains(name) { names.append(name) }
         throw PEFTError(
             "unsupported peft_type '\(type)'", remedy: "supported types are \(names.joined(separator: ", "))")
     }

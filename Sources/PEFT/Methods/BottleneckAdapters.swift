@@ -74,7 +74,7 @@ public struct BottleneckConfiguration: BuiltInConfiguration {
                 remedy: "remove --reads-stream")
         }
         return sites.map { site in
-            let rank = reductionFactor.map { max(1, site.size / $0) } ?? rank
+            let rank = rank(size: site.size)
             var tensors: [TensorSpec] = [
                 .init("down.weight", [rank, site.size]), .init("down.bias", [rank]),
                 .init("up.weight", [site.size, rank]), .init("up.bias", [site.size]),
@@ -83,6 +83,16 @@ public struct BottleneckConfiguration: BuiltInConfiguration {
             return .output(site.path, tensors) { output, context in
                 BottleneckAdapter(output.size, rank: rank, activation: activation, self, context)
             }
+        }
+    }
+
+    /// The bottleneck size at a site.
+    private func rank(size: Int) -> Int { reductionFactor.map { max(1, size / $0) } ?? rank }
+
+    /// An adapter of this configuration; `nil` for an unknown activation.
+    func adapter(size: Int, _ context: AttachmentContext) -> BottleneckAdapter? {
+        Activation(huggingFaceName: activation).map {
+            BottleneckAdapter(size, rank: rank(size: size), activation: $0, self, context)
         }
     }
 
@@ -203,6 +213,9 @@ final class BottleneckAdapter: Module, StreamAdapter, AdapterModule {
     func callAsFunction(_ y: Tensor, stream: ResidualStream) -> Tensor {
         added(to: y, from: isParallel ? stream.value : stream.joined(by: y))
     }
+
+    /// What the adapter adds to a sublayer's output, for what it reads.
+    func delta(of x: Tensor) -> Tensor { added(to: Tensor.zeros(like: x), from: x) }
 
     private func added(to y: Tensor, from x: Tensor?) -> Tensor {
         Functions.bottleneck(

@@ -30,7 +30,7 @@ def padded(data):
 def inputs(model, data):
     """What a PEFT model is called with. Rows belong to task 0 where a method asks for tasks."""
     batch = padded(data)
-    if model.active_peft_config.peft_type == "MULTITASK_PROMPT_TUNING":
+    if model.active_peft_config.peft_type in ("MULTITASK_PROMPT_TUNING", "POLY"):
         batch["task_ids"] = torch.zeros(len(data), dtype=torch.long)
     return batch
 

@@ -17,7 +17,7 @@ TYPES = ["LORA", "ADALORA", "IA3", "VERA", "OFT", "BOFT", "LOHA", "LOKR", "LN_TU
          "PREFIX_TUNING", "MULTITASK_PROMPT_TUNING", "TRAINABLE_TOKENS",
          "MISS", "HIRA", "SHIRA", "GRALORA", "C3A", "RANDLORA", "DELORA", "ROAD", "FOURIERFT", "WAVEFT", "VBLORA", "PVERA", "HRA"]
 TYPES += ["ADAPTION_PROMPT", "BEFT", "CARTRIDGE", "CPT", "DEFT", "FROD", "GLORA", "OSF", "PEANUT", "PSOFT",
-          "SUPERTUNING", "TINYLORA", "UNILORA"]
+          "SUPERTUNING", "TINYLORA", "UNILORA", "POLY"]
 common = {field.name for field in dataclasses.fields(PeftConfig)} | {"runtime_config"}
 
 

@@ -10,7 +10,7 @@ import shutil
 import sys
 
 import torch
-from peft import (AdaptionPromptConfig, BeftConfig, CartridgeConfig, DeftConfig, FrodConfig, GloraConfig, OSFConfig, PeanutConfig, PsoftConfig,
+from peft import (AdaptionPromptConfig, BeftConfig, CartridgeConfig, DeftConfig, FrodConfig, GloraConfig, OSFConfig, PeanutConfig, PolyConfig, PsoftConfig,
                   SupertuningConfig, TinyLoraConfig, UniLoraConfig, get_peft_model)
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
@@ -21,7 +21,10 @@ from hugging_face import HERE, MODELS, jitter
 Q, V, DOWN = (f"model.layers.0.{name}_proj" for name in ("self_attn.q", "self_attn.v", "mlp.down"))
 
 
-def inputs(data):
+def inputs(data, peft=None):
+    """A batch; where a method asks for tasks, of the first task."""
+    if peft is not None and peft.active_peft_config.peft_type == "POLY":
+        return inputs(data) | dict(task_ids=torch.zeros(len(data), dtype=torch.long))
     pad = lambda lists, value: torch.tensor([x + [value] * (max(map(len, lists)) - len(x)) for x in lists])
     return dict(input_ids=pad([x + y for x, y in data], 0), attention_mask=pad([[1] * len(x + y) for x, y in data], 0),
                 labels=pad([[-100] * len(x) + y for x, y in data], -100))
@@ -39,7 +42,7 @@ def losses(peft, data, rate, perturbation=0.0):
     curve = []
     for step in range(20):
         optimizer.zero_grad()
-        loss = peft(**inputs([data[step % 3], data[(step + 1) % 3]])).loss
+        loss = peft(**inputs([data[step % 3], data[(step + 1) % 3]], peft)).loss
         loss.backward()
         optimizer.step()
         curve.append(loss.item())
@@ -65,7 +68,7 @@ def write(name, config, merged=(), base="llama", rate=1e-3, deviation=0.1):
     shutil.rmtree(folder, ignore_errors=True)
     peft.save_pretrained(folder)
     (folder / "README.md").unlink()
-    out = peft(**inputs(data))
+    out = peft(**inputs(data, peft))
     out.loss.backward()
     first = out.logits.shape[1] - inputs(data)["input_ids"].shape[1] - 1
     tensors = {"logits": torch.cat([out.logits[i, first + len(x): first + len(x + y)]
@@ -80,7 +83,7 @@ def write(name, config, merged=(), base="llama", rate=1e-3, deviation=0.1):
     drift = max(abs(a - b) for a, b in zip(curve, moved)) / max(curve)
     assert drift < 2e-5, f"{name}: the curve is badly conditioned ({drift}); lower the rate"
     with torch.no_grad(), peft.disable_adapter():
-        plain = peft(**inputs(data)).loss.item()
+        plain = peft(**inputs(data, peft)).loss.item()
     expected = dict(base=base, rows=data, loss=out.loss.item(), losses=curve, rate=rate)
     if merged:
         whole = peft.merge_and_unload().state_dict()
@@ -135,3 +138,5 @@ if __name__ == "__main__":
     write("llama-adapter-all", AdaptionPromptConfig(adapter_len=3, adapter_layers=1), base="decoders/llama", deviation=0.5)
     write("cartridge", CartridgeConfig(num_virtual_tokens=5), deviation=0.3)
     write("cartridge-frozen", CartridgeConfig(num_virtual_tokens=4, num_frozen_tokens=2), base="decoders/qwen2", deviation=0.3)
+    write("poly", PolyConfig(r=3), deviation=0.3)
+    write("poly-splits", PolyConfig(r=2, n_tasks=3, n_skills=2, n_splits=2, target_modules=["q_proj", "down_proj"]), deviation=0.3)
