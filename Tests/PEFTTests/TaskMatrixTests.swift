@@ -40,6 +40,15 @@ import TorchTestSupport
         return method == "bitfit" && cell.family == "llama" ? "has no biases" : nil
     }
 
+    /// Each method meets each family and each task once (a Latin square), LoRA every cell; with PEFT_ALL_LAWS set, all pairs.
+    private static func methods(of cell: Cell) -> [any PEFTMethod.Type] {
+        let isComplete = ProcessInfo.processInfo.environment["PEFT_ALL_LAWS"] != nil
+        let place = cells.firstIndex { $0.family == cell.family && $0.task == cell.task } ?? 0
+        return PEFTMethods.builtIn.enumerated().filter { index, method in
+            isComplete || method.name == "lora" || (place / 5 + place % 5 + index) % 5 == 0
+        }.map(\.element)
+    }
+
     @Test func theTableHasAllFamilies() {
         #expect(Set(Self.cells.map(\.family)) == ["bert", "roberta", "distilbert", "llama", "gpt2"])
         #expect(Set(Self.cells.map(\.task)) == Set(ModelTask.allCases.filter { !$0.generates }))
@@ -52,7 +61,7 @@ import TorchTestSupport
             #expect(error.problem.contains("can't do the task"))
             return
         }
-        for method in PEFTMethods.builtIn {
+        for method in Self.methods(of: cell) {
             let base = "\(cell.family):\(cell.task.rawValue)"
             let choice = MethodChoice.forTests(method, on: base)
             let model = try Models.load(base)
