@@ -53,6 +53,8 @@ final class AdapterStore {
     /// Memory of a virtual token's keys and values, if they are kept.
     private let virtualTokenBytes: Int
     private var entries: [String: Entry] = [:]
+    /// The names in order, which ``statuses`` need after each step; `nil` if a name has come or gone.
+    private var sortedNames: [String]?
     /// Adapters that are no longer known by a name and are in use.
     private var retired: [LoadedAdapter] = []
     private var clock = 0
@@ -91,7 +93,11 @@ final class AdapterStore {
         retire(before)
         entry.loaded = adapter
         touch(entry)
-        entries[name] = entry
+        insert(name, entry)
+    }
+
+    private func insert(_ name: String, _ entry: Entry) {
+        if entries.updateValue(entry, forKey: name) == nil { sortedNames = nil }
     }
 
     private func newEntry(_ folder: URL, isPinned: Bool) -> Entry {
@@ -106,7 +112,7 @@ final class AdapterStore {
         entry.requests = entries[name]?.requests ?? 0
         // The adapter of before, if any, is no longer what the folder contains.
         retire(entries[name])
-        entries[name] = entry
+        insert(name, entry)
         do { entry.loaded = try load(name, entry, evicts: false) } catch {
             if let error = error as? ServingError, error.kind == .adapter { entry.problem = error.message }
         }
@@ -116,6 +122,7 @@ final class AdapterStore {
     /// - Throws: ``ServingError`` for an unknown name.
     func remove(_ name: String) throws {
         guard let entry = entries.removeValue(forKey: name) else { throw unknown(name) }
+        sortedNames = nil
         retire(entry)
     }
 
@@ -259,15 +266,20 @@ final class AdapterStore {
 
     /// All adapters, by name.
     var statuses: [AdapterStatus] {
-        entries.map { name, entry in
-            AdapterStatus(
-                name: name, folder: entry.folder,
-                state: entry.problem != nil ? .rejected : entry.loaded == nil ? .unloaded : .loaded,
-                isPinned: entry.isPinned, method: entry.method, bytes: entry.bytes,
-                sharesBatches: !(entry.loaded?.isExclusive ?? false), virtualTokens: entry.loaded?.virtualTokens ?? 0,
-                running: entry.loaded?.running ?? 0, requests: entry.requests, problem: entry.problem,
-                version: entry.version)
-        }.sorted { $0.name < $1.name }
+        let names = sortedNames ?? entries.keys.sorted()
+        sortedNames = names
+        return names.compactMap { name in
+            entries[name].map { entry in
+                AdapterStatus(
+                    name: name, folder: entry.folder,
+                    state: entry.problem != nil ? .rejected : entry.loaded == nil ? .unloaded : .loaded,
+                    isPinned: entry.isPinned, method: entry.method, bytes: entry.bytes,
+                    sharesBatches: !(entry.loaded?.isExclusive ?? false),
+                    virtualTokens: entry.loaded?.virtualTokens ?? 0,
+                    running: entry.loaded?.running ?? 0, requests: entry.requests, problem: entry.problem,
+                    version: entry.version)
+            }
+        }
     }
 }
 
