@@ -24,7 +24,8 @@ activations) and 6 for full fine-tuning, and --tokens per node. Efficiency is co
 (of which each node has 1/N, and two parts, with a sharded base), or 20 bytes per parameter with full fine-tuning (weights,
 gradients, two Adam moments, buckets); activations come on top.
 
---memory samples /proc while a step runs: the peak of private memory, and how much of the model file's mapping is shared.
+--memory samples /proc while such a model of 32 layers trains with one example per process: the peak of private memory, and how much of the
+model file's mapping is shared.
 Prints Markdown tables. Requires only Python.
 """
 import argparse
@@ -49,9 +50,9 @@ COPYING = 4e9
 UNITS = dict(kbit=1e3, mbit=1e6, gbit=1e9)
 
 
-def write_model(folder):
+def write_model(folder, layers=8):
     """A byte-level Llama with random weights in bf16's range, as a safetensors file."""
-    size, inner, layers, heads, vocabulary = 512, 1408, 8, 8, 8192
+    size, inner, heads, vocabulary = 512, 1408, 8, 8192
     (folder / "config.json").write_text(json.dumps(dict(
         model_type="llama", architectures=["LlamaForCausalLM"], vocab_size=vocabulary, hidden_size=size,
         intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=heads,
@@ -113,9 +114,11 @@ def namespaces(count, rate, delay):
             ip("-n", name, "addr", "add", f"10.213.0.{rank + 1}/24", "dev", "eth0")
             ip("-n", name, "link", "set", "eth0", "up")
             ip("-n", name, "link", "set", "lo", "up")
-            if subprocess.run(["ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", "eth0", "root", "netem", "rate", rate,
-                               "delay", delay]).returncode:
-                raise SystemExit("tc can't limit the network: --network needs root and the kernel module sch_netem")
+            limit = ["ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", "eth0", "root"]
+            delayed = ["netem", "rate", rate, "delay", delay] if delay else ["tbf", "rate", rate, "burst", "256kb", "latency", "50ms"]
+            if subprocess.run([*limit, *delayed]).returncode:
+                raise SystemExit("tc can't limit the network: --network needs root and the kernel module sch_netem, "
+                                 "or sch_tbf with --delay 0")
         yield names
     finally:
         for name in names:
@@ -222,21 +225,22 @@ def sample(process):
         key, is_model = words[0][:-1], name.endswith("model.safetensors")
         if key == "Anonymous" and not is_model:
             result["anonymous"] += int(words[1]) * 1024
-        field = dict(Rss="mapped", Pss="share", Private_Dirty="dirty").get(key)
+        field = dict(Rss="mapped", Pss="share", Anonymous="dirty").get(key)
         if is_model and field:
             result[field] += int(words[1]) * 1024
     return result
 
 
 def memory(arguments, folder):
+    write_model(folder / "model", 32)
     base = (folder / "model/model.safetensors").stat().st_size
     print(f"\nThe base has {base / 1e6:.0f} MB. Peaks of the largest process, in MB; PSS divides shared pages by their users:\n")
-    print("| | processes | private memory | mapped base | its PSS | its private pages written to |\n|---|---|---|---|---|---|")
+    print("| | processes | private memory | mapped base | its PSS | its pages written to |\n|---|---|---|---|---|---|")
     results = []
     for kind, count in (("lora", 1), ("lora", 2), ("sharded", 2), ("sharded", 4)):
         output = folder / "adapter"
         launch = ["launch", "-n", count, "--"] if count > 1 else []
-        words = [str(w) for w in [*launch, *options(kind, folder, 3, 4, output)]]
+        words = [str(w) for w in [*launch, *options(kind, folder, 2, count, output)]]
         environment = dict(os.environ, OMP_NUM_THREADS="1")
         process = subprocess.Popen([arguments.program, *words], env=environment, stdout=subprocess.DEVNULL)
         peaks = {}
@@ -247,12 +251,14 @@ def memory(arguments, folder):
                 except OSError:
                     continue
                 peak = peaks.setdefault(child, values)
-                for key, value in values.items():
-                    # The share at the time when most is mapped.
+                for key, value in sorted(values.items(), key=lambda item: item[0] != "share"):
+                    # The smallest share while most is mapped: while all processes run.
                     if key != "share":
                         peak[key] = max(peak[key], value)
-                    elif values["mapped"] >= peak["mapped"]:
+                    elif values["mapped"] > peak["mapped"]:
                         peak[key] = value
+                    elif values["mapped"] == peak["mapped"]:
+                        peak[key] = min(peak[key], value)
             time.sleep(0.02)
         if process.returncode:
             raise SystemExit("a process failed")
@@ -312,11 +318,11 @@ def main():
     parser.add_argument("--tokens", type=int, default=8192, help="tokens of a step per node, of --project")
     parser.add_argument("--network", action="store_true", help="one network namespace per process (root)")
     parser.add_argument("--rate", default="1gbit", help="of --network and --project")
-    parser.add_argument("--delay", default="0.1ms")
+    parser.add_argument("--delay", default="0.1ms", help="0 limits the rate alone, for kernels without netem")
     parser.add_argument("--write", help="JSON file of the results")
     arguments = parser.parse_args()
-    network = (arguments.rate, arguments.delay) if arguments.network else None
-    delay = amount(arguments.delay, dict(us=1e-6, ms=1e-3, s=1))
+    delay = amount(arguments.delay, dict(us=1e-6, ms=1e-3, s=1)) if arguments.delay != "0" else 20e-6
+    network = (arguments.rate, arguments.delay if arguments.delay != "0" else None) if arguments.network else None
     results = {}
     # Without --kinds, --memory and --project measure no speed.
     kinds = arguments.kinds or ("" if arguments.memory or arguments.project else "lora")

@@ -19,6 +19,8 @@ struct RankRuns {
 
     private static let start = "start"
     private static let next = "next"
+    /// Set when all results are in the state.
+    private static let end = "end"
     private static func result(_ index: Int) -> String { "run/\(index)" }
 
     /// Rank 0's part: some of the runs, and the results of all.
@@ -40,6 +42,7 @@ struct RankRuns {
         }
         if !isQuiet, collector.count > 0 { Console.note("waiting for the other processes' runs") }
         try collector.wait()
+        try board.put(Self.end, Data("1".utf8))
     }
 
     /// Another rank's part.
@@ -55,6 +58,8 @@ struct RankRuns {
             let files = try state.files().filter { start.files[$0.key] != $0.value }
             try board.put(Self.result(index), JSONEncoder().encode(files))
         }
+        // A rank that has left no longer watches the next one.
+        _ = try board.awaited(Self.end)
         withExtendedLifetime(temporary) {}
     }
 

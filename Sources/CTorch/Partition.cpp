@@ -1,7 +1,9 @@
 // Tensors of which each process keeps a part of the bytes (Rajbhandari et al. 2020, "ZeRO", stage 3): tensors and saved
 // tensors of autograd keep their storage, whose memory comes and goes.
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <c10/core/Storage.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -21,7 +23,15 @@ namespace {
 /// Of memory that libtorch allocates.
 constexpr int64_t alignment = 64;
 
-at::Tensor bytes(int64_t count) { return at::empty({count}, at::dtype(at::kByte)); }
+/// Large ones are mappings of their own: they come and go between activations, where they would leave gaps in the heap.
+at::Tensor bytes(int64_t count) {
+    constexpr int64_t large = 1 << 16;
+    if (count < large) return at::empty({count}, at::dtype(at::kByte));
+    const auto size = static_cast<size_t>(count);
+    void *start = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    TORCH_CHECK(start != MAP_FAILED, "can't allocate memory: ", count, " bytes of a layer's weights");
+    return at::from_blob(start, {count}, [size](void *data) { munmap(data, size); }, at::dtype(at::kByte));
+}
 
 }  // namespace
 
@@ -66,12 +76,15 @@ struct CTPartition {
         if (!arrival) return;
         arrival();
         arrival = nullptr;
+        storage.unsafeGetStorageImpl()->clear_data_ptr_access_error_msg_();
         storage.set_data_ptr_noswap(at::DataPtr(whole.mutable_data_ptr(), at::kCPU));
     }
 
     /// A running operation keeps what it needs.
     void drop() {
         storage.set_data_ptr_noswap(at::DataPtr(nullptr, at::kCPU));
+        storage.unsafeGetStorageImpl()->release_data_and_set_meta_custom_data_ptr_error_msg_(
+            "weights that processes share with --shard-base are needed outside of their layer; remove --shard-base");
         arrival = nullptr;
         whole = at::Tensor();
     }

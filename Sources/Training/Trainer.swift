@@ -85,6 +85,14 @@ public final class Trainer {
         try InputLimits.check(EncodedRows(validation), of: "validation", for: model)
         device = adapter.model.device
         hook = adapter.trainingHook()
+        let drops = ["encoder_layerdrop", "decoder_layerdrop"].filter {
+            adapter.model.configuration[$0]?.double ?? 0 > 0
+        }
+        guard model.partitionedBase == nil || drops.isEmpty else {
+            throw PEFTError(
+                "'\(drops[0])' of config.json leaves out layers at random, but all processes need the same ones with --shard-base",
+                remedy: "remove --shard-base, or set '\(drops[0])' to 0")
+        }
         guard model.partitionedBase == nil || !(hook is any CalibratingHook) else {
             throw PEFTError(
                 "the initialization of \(adapter.choice.label) needs all weights of the base at once, which --shard-base divides",

@@ -73,11 +73,12 @@ struct ParallelTrainingTests {
     /// With micro-batches that leave a process without examples, in training and in validation.
     @Test(arguments: [
         (2, ["--batch-size", "2", "--accumulate", "3", "--dropout", "0.3", "--weights", "nf4"]),
-        (3, ["--batch-size", "2", "--retain", "rows.jsonl"]),
+        (3, ["--batch-size", "2", "--retain", "text.txt"]),
     ])
     func aShardedBaseChangesNoBit(processes: Int, options: [String]) throws {
         let program = try program()
         defer { program.remove() }
+        try program.write("text.txt", String(repeating: "Tom ran far away. ", count: 20))
         let whole = try train(program, processes, options + ["--output", "whole"])
         #expect(whole.status == 0, "\(whole.error)")
         let sharded = try train(program, processes, options + ["--output", "sharded", "--shard-base"])

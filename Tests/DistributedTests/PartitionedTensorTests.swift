@@ -28,7 +28,9 @@ struct PartitionedTensorTests {
             // Once after each gathering.
             #expect(outcome.isIdentical == [true, true, true, true, true, true])
             // Before, between and after them.
-            #expect(outcome.problems.count == 3 && outcome.problems.allSatisfy { $0.contains("not allocated") })
+            #expect(
+                outcome.problems.count == 3
+                    && outcome.problems.allSatisfy { $0.contains("are needed outside of their layer") })
         }
     }
 

@@ -139,7 +139,7 @@ public final class Adapter {
         do { try attach(plan, tokenizer: tokenizer, isLoading: isLoading) } catch {
             layers?.remove()
             self.vocabulary?.remove()
-            throw error
+            throw PartitionedSites.naming(self.choice.label, in: error)
         }
         activate()
         setTrainable(true)

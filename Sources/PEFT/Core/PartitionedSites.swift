@@ -23,6 +23,16 @@ struct PartitionedSites {
         return part
     }
 
+    /// The error of a method that reads weights which are not gathered, with its name.
+    static func naming(_ label: String, in error: any Error) -> any Error {
+        guard let error = error as? PEFTError, error.problem.contains("needed outside of their layer") else {
+            return error
+        }
+        return PEFTError(
+            "\(label) needs the weights of several layers at once, which --shard-base divides",
+            remedy: "remove --shard-base, or use another method")
+    }
+
     /// - Throws: ``PEFTError`` for a partitioned tensor that is trained in place.
     func check(_ parameter: Parameter, _ attachment: Attachment) throws {
         guard !attachment.keepsBase, base?.partitioned(parameter.tensor) != nil else { return }
