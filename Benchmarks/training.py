@@ -4,8 +4,9 @@
 
     python training.py [CASE …] [--rounds 3] [--steps 8] [--batch 8] [--dialogues FILE.jsonl] [--write RESULTS.json]
 
-Cases are named MODEL-METHOD[-lab]: `llama` is a Llama of 110 million parameters, `t5` has FLAN-T5-small's shape; methods
-are lora, full, prompt, prefix, ia3, norms and houlsby. PEFT pads examples to the longest of a batch; with `-lab`, inputs
+Cases are named MODEL-METHOD[-lab]: `llama` is a Llama of 110 million parameters, `t5` has FLAN-T5-small's shape, `moe` is a
+Qwen3 mixture of 32 experts, of which 4 compute a token, and `hybrid` a Qwen3.5 with gated delta nets; methods are lora, experts
+(LoRA of attention and experts), full, prompt, prefix, ia3, norms and houlsby. PEFT pads examples to the longest of a batch; with `-lab`, inputs
 and targets to 512. Weights are random, and examples are random ids with the lengths of the dialogues in words, times 1.35 for
 subwords. Each round runs one side and then the other, each in its own process; the first quarter of the steps, at least two,
 is warm-up. Tokens/s excludes padding. Before timing, both sides train four steps from the same adapter without dropout, and
@@ -45,8 +46,19 @@ MODELS = {
                num_heads=6, feed_forward_proj="gated-gelu", decoder_start_token_id=0, eos_token_id=1, pad_token_id=0,
                tie_word_embeddings=False, dropout_rate=0.0),
 }
+MODELS["moe"] = dict(
+    llama(512, 1024, 8, 8, 4, 8192), model_type="qwen3_moe", head_dim=64, num_experts=32, num_experts_per_tok=4,
+    moe_intermediate_size=256, decoder_sparse_step=1, norm_topk_prob=True)
+MODELS["hybrid"] = dict(
+    llama(512, 1536, 8, 8, 2, 8192), model_type="qwen3_5_text", head_dim=64, linear_num_key_heads=8,
+    linear_num_value_heads=8, linear_key_head_dim=64, linear_value_head_dim=64, linear_conv_kernel_dim=4,
+    full_attention_interval=4)
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-DEFAULT = ["llama-lora", "t5-lora", "t5-lora-lab", "llama-full", "llama-prompt", "llama-prefix", "llama-ia3",
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+# Projections of a hybrid's two kinds of attention.
+HYBRID = [*ATTENTION, "in_proj_qkv", "in_proj_z", "out_proj"]
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+DEFAULT = ["moe-lora", "moe-experts", "hybrid-lora", "llama-lora", "t5-lora", "t5-lora-lab", "llama-full", "llama-prompt", "llama-prefix", "llama-ia3",
            "llama-norms", "llama-houlsby"]
 
 
@@ -66,7 +78,10 @@ class Case:
         task = "SEQ_2_SEQ_LM" if self.is_t5 else "CAUSAL_LM"
         if self.method == "lora":
             rank = 32 if self.is_t5 else 16
-            return peft.LoraConfig(r=rank, lora_alpha=32, target_modules=["q", "v"] if self.is_t5 else LINEARS,
+            targets = {"t5": ["q", "v"], "moe": ATTENTION, "hybrid": HYBRID}.get(self.model, LINEARS)
+            return peft.LoraConfig(r=rank, lora_alpha=32, target_modules=targets, lora_dropout=0.0, task_type=task)
+        if self.method == "experts":
+            return peft.LoraConfig(r=16, lora_alpha=32, target_modules=ATTENTION, target_parameters=EXPERTS,
                                    lora_dropout=0.0, task_type=task)
         if self.method == "prompt":
             return peft.PromptTuningConfig(num_virtual_tokens=20, task_type=task)
@@ -91,14 +106,14 @@ class Case:
 
 def peer_model(case, folder, device, precision):
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    settings = {k: v for k, v in MODELS[case.model].items() if k != "model_type"}
-    kind, config = (T5ForConditionalGeneration, T5Config) if case.is_t5 else (LlamaForCausalLM, LlamaConfig)
+    kind = AutoModelForSeq2SeqLM if case.is_t5 else AutoModelForCausalLM
+    config = AutoConfig.for_model(**MODELS[case.model])
     torch.manual_seed(0)
     with torch.device(device):
         torch.set_default_dtype(getattr(torch, precision))
-        model = kind(config(**settings))
+        model = kind.from_config(config)
         torch.set_default_dtype(torch.float32)
     file = folder / "model" / "model.safetensors"
     if case.is_t5:
@@ -152,7 +167,8 @@ def make_inputs(case, folder, dialogues, count, options):
         lengths.append((min(512, int(len(row["dialogue"].split()) * 1.35) + 12),
                         int(len(row["summary"].split()) * 1.35) + 2))
     random.shuffle(lengths)
-    ids = lambda n: [random.randrange(3, 32000) for _ in range(n - 1)] + [1]
+    vocabulary = min(32000, MODELS[case.model]["vocab_size"])
+    ids = lambda n: [random.randrange(3, vocabulary) for _ in range(n - 1)] + [1]
     rows = [dict(input=ids(n), target=ids(m)) for n, m in (lengths * (count // len(lengths) + 1))[:count]]
     (folder / "rows.json").write_text(json.dumps(rows))
 

@@ -95,7 +95,7 @@ struct QuantizeCommand: ParsableCommand {
             GroupQuantization(bits: bits, groupSize: group == -1 ? nil : group, isSymmetric: symmetric))
         quantizer.damping = damping
         let left = quantizer.selection(in: loaded).left
-        let outcomes: [GroupQuantizer.Outcome]
+        var outcomes: [GroupQuantizer.Outcome]
         if method == "gptq", let calibration {
             let batches = try samples(calibration, for: loaded, tokenizer)
             outcomes = try quantizer.calibrate(loaded) {
@@ -109,6 +109,11 @@ struct QuantizeCommand: ParsableCommand {
         } else {
             outcomes = try quantizer.round(loaded)
         }
+        let experts = try quantizer.roundExperts(of: loaded)
+        if !experts.isEmpty, method == "gptq" {
+            Console.note("the experts are rounded to nearest, as the calibration reaches only some of them")
+        }
+        outcomes += experts
         let stored = try storedType(folder)
         let settings = folder.url.appendingPathComponent("generation_config.json")
         let more = FileManager.default.fileExists(atPath: settings.path) ? [FolderFile(copyOf: settings)] : []

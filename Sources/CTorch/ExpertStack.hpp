@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "Bridge.hpp"
+#include "GroupQuantized.hpp"
 #include "Quantized.hpp"
 
 namespace ctorch {
@@ -17,6 +18,8 @@ struct ExpertStack {
     at::Tensor dense;
     bool is_transposed = false;
     std::optional<StoredMatrix> stored;
+    /// Group-wise quantized matrices, whose parts have a leading dimension of experts.
+    std::optional<GroupMatrix> groups;
 
     /// y = x W_eᵀ for the rows x [rows, inputs] of one expert; y has contiguous rows.
     void multiply(int64_t expert, const at::Tensor &x, at::Tensor &y) const;
@@ -32,6 +35,8 @@ struct ExpertStack {
 private:
     /// W_e [outputs, inputs], a view.
     at::Tensor matrix(int64_t expert) const;
+    /// The group-wise quantized W_e.
+    GroupMatrix group(int64_t expert) const;
 };
 
 /// The stack with its parts checked and contiguous.

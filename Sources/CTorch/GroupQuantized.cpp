@@ -65,6 +65,26 @@ ckernels::GroupWeights GroupMatrix::weights() const {
     return w;
 }
 
+GroupMatrix group_matrix(const at::Tensor &packed, const at::Tensor &scales, const at::Tensor &zeros, const at::Tensor &order,
+                         int bits, int64_t group_size, int zero_offset) {
+    GroupMatrix w{packed.contiguous(), scales.contiguous(), zeros.contiguous(), order, bits, group_size, zero_offset};
+    w.check();
+    if (w.order.defined()) {
+        w.order = w.order.contiguous();
+        if (w.order.is_cpu()) {
+            const auto *groups = static_cast<const int32_t *>(w.order.const_data_ptr());
+            for (int64_t i = 0; i < w.inputs(); ++i) {
+                TORCH_CHECK(groups[i] >= 0 && groups[i] < w.groups(), "input ", i, " has group index ", groups[i],
+                            ", out of range for ", w.groups(), " groups");
+            }
+        }
+    }
+    // The kernels read fp16, fp32 and fp64.
+    if (w.scales.scalar_type() == at::kBFloat16) w.scales = w.scales.to(at::kFloat);
+    if (w.zeros.scalar_type() == at::kBFloat16) w.zeros = w.zeros.to(at::kFloat);
+    return w;
+}
+
 at::Tensor pack_bits(const at::Tensor &values, int bits, int64_t axis) {
     TORCH_CHECK(values.dim() == 2 && values.size(axis) * bits % 32 == 0, "values of shape ", values.sizes(),
                 " don't fill int32 words of ", bits, "-bit values along axis ", axis);
@@ -107,32 +127,6 @@ namespace {
 
 /// Elements per tile: 1 MB of floats, to fit in the L2 cache.
 constexpr int64_t tile_elements = 262144;
-
-GroupMatrix matrix(const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros, const CTTensor *order, int bits,
-                   int64_t group_size, int zero_offset) {
-    GroupMatrix w{unbox(packed).contiguous(),
-                  unbox(scales).contiguous(),
-                  unbox(zeros).contiguous(),
-                  unbox(order),
-                  bits,
-                  group_size,
-                  zero_offset};
-    w.check();
-    if (w.order.defined()) {
-        w.order = w.order.contiguous();
-        if (w.order.is_cpu()) {
-            const auto *groups = static_cast<const int32_t *>(w.order.const_data_ptr());
-            for (int64_t i = 0; i < w.inputs(); ++i) {
-                TORCH_CHECK(groups[i] >= 0 && groups[i] < w.groups(), "input ", i, " has group index ", groups[i],
-                            ", out of range for ", w.groups(), " groups");
-            }
-        }
-    }
-    // The kernels read fp16, fp32 and fp64.
-    if (w.scales.scalar_type() == at::kBFloat16) w.scales = w.scales.to(at::kFloat);
-    if (w.zeros.scalar_type() == at::kBFloat16) w.zeros = w.zeros.to(at::kFloat);
-    return w;
-}
 
 /// The full matrix transposed, [inputs, outputs], from libtorch's operations, for devices without a kernel here.
 at::Tensor transposed(const GroupMatrix &w, at::ScalarType type) {
@@ -177,13 +171,17 @@ template <typename Body> void for_tiles(const GroupMatrix &w, const at::Tensor &
     }
 }
 
-at::Tensor multiply(const GroupMatrix &w, const at::Tensor &given) {
+}  // namespace
+
+namespace ctorch {
+
+void multiply(const GroupMatrix &w, const at::Tensor &given, at::Tensor &y) {
     at::Tensor x = given.is_cpu() ? given.contiguous() : given;
-    if (!x.is_meta() && !has_kernel(w, x.scalar_type())) return at::mm(x, transposed(w, x.scalar_type()));
-    at::Tensor y = at::empty({x.size(0), w.outputs()}, x.options());
-    if (x.size(0) == 0) return y;
+    if (x.size(0) == 0) return;
     if (x.is_meta()) {
         for_tiles(w, x, [](int64_t, int64_t, int64_t, int64_t, const at::Tensor &) {});
+    } else if (!has_kernel(w, x.scalar_type())) {
+        y.copy_(at::mm(x, transposed(w, x.scalar_type())));
     } else if (x.size(0) <= ckernels::few_group_rows && x.scalar_type() == at::kFloat && !w.order.defined() &&
                w.group_size % 32 == 0) {
         ckernels::multiply_few_rows(w.weights(), floats(x), x.size(0), mutable_floats(y));
@@ -193,22 +191,24 @@ at::Tensor multiply(const GroupMatrix &w, const at::Tensor &given) {
             product(part, x.narrow(1, first, count), tile, false, first > 0);
         });
     }
-    return y;
 }
 
-at::Tensor multiply_transposed(const GroupMatrix &w, const at::Tensor &given) {
+void multiply_transposed(const GroupMatrix &w, const at::Tensor &given, at::Tensor &result) {
     at::Tensor gradient = given.is_cpu() ? given.contiguous() : given;
     if (!gradient.is_meta() && !has_kernel(w, gradient.scalar_type())) {
-        return at::mm(gradient, transposed(w, gradient.scalar_type()).t());
+        result.copy_(at::mm(gradient, transposed(w, gradient.scalar_type()).t()));
+        return;
     }
-    at::Tensor result = at::empty({gradient.size(0), w.inputs()}, gradient.options());
     for_tiles(w, gradient, [&](int64_t first, int64_t count, int64_t start, int64_t width, const at::Tensor &tile) {
         if (gradient.is_meta()) return;
         at::Tensor part = result.narrow(1, first, count);
         product(part, gradient.narrow(1, start, width), tile, true, start > 0);
     });
-    return result;
 }
+
+}  // namespace ctorch
+
+namespace {
 
 /// y = x Wᵀ, x [tokens, in]. Saves the packed integers, which the model holds anyway, and not x.
 struct GroupLinear : AutogradNode {
@@ -216,7 +216,8 @@ struct GroupLinear : AutogradNode {
 
     /// Of x, and of the scales and zero points, which may require gradients that are not computed.
     Tensors forward(NodeContext *context, const Tensors &inputs) override {
-        at::Tensor y = multiply(weight, inputs[0]);
+        at::Tensor y = at::empty({inputs[0].size(0), weight.outputs()}, inputs[0].options());
+        multiply(weight, inputs[0], y);
         if (context) {
             context->save({weight.packed, weight.scales, weight.zeros});
             weight.packed = weight.scales = weight.zeros = at::Tensor();
@@ -231,7 +232,9 @@ struct GroupLinear : AutogradNode {
         w.packed = saved[0];
         w.scales = saved[1];
         w.zeros = saved[2];
-        return {multiply_transposed(w, gradients[0])};
+        at::Tensor result = at::empty({gradients[0].size(0), w.inputs()}, gradients[0].options());
+        multiply_transposed(w, gradients[0], result);
+        return {result};
     }
 
 private:
@@ -246,7 +249,7 @@ extern "C" {
 CTTensor *ct_group_linear(const CTTensor *x, const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros,
                           const CTTensor *order, const CTTensor *bias, int bits, int64_t group_size, int zero_offset) {
     return tensor_or_error([&]() -> at::Tensor {
-        GroupMatrix w = matrix(packed, scales, zeros, order, bits, group_size, zero_offset);
+        GroupMatrix w = group_matrix(unbox(packed), unbox(scales), unbox(zeros), unbox(order), bits, group_size, zero_offset);
         const at::Tensor &input = unbox(x);
         TORCH_CHECK(input.dim() > 0 && input.size(-1) == w.inputs(), "an input of shape ", input.sizes(), " for a matrix with ",
                     w.inputs(), " inputs");
@@ -268,7 +271,7 @@ CTTensor *ct_group_linear(const CTTensor *x, const CTTensor *packed, const CTTen
 CTTensor *ct_group_dense(const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros, const CTTensor *order, int bits,
                          int64_t group_size, int zero_offset, CTDType type) {
     return tensor_or_error([&]() -> at::Tensor {
-        GroupMatrix w = matrix(packed, scales, zeros, order, bits, group_size, zero_offset);
+        GroupMatrix w = group_matrix(unbox(packed), unbox(scales), unbox(zeros), unbox(order), bits, group_size, zero_offset);
         const at::ScalarType wanted = scalar_type(type);
         if (w.packed.is_meta()) return at::empty({w.outputs(), w.inputs()}, w.packed.options().dtype(wanted));
         const at::ScalarType computed = wanted == at::kDouble ? at::kDouble : at::kFloat;

@@ -34,6 +34,14 @@ struct GroupMatrix {
     ckernels::GroupWeights weights() const;
 };
 
+/// The matrix with its parts checked and contiguous.
+GroupMatrix group_matrix(const at::Tensor &packed, const at::Tensor &scales, const at::Tensor &zeros, const at::Tensor &order,
+                         int bits, int64_t group_size, int zero_offset);
+/// y = x Wᵀ, x [rows, inputs], tile by tile; y [rows, outputs] has contiguous rows.
+void multiply(const GroupMatrix &, const at::Tensor &x, at::Tensor &y);
+/// result = g W for g [rows, outputs]; the result [rows, inputs] has contiguous rows.
+void multiply_transposed(const GroupMatrix &, const at::Tensor &gradient, at::Tensor &result);
+
 /// Unsigned integers of `bits` bits along `axis` (0 or 1) of a matrix as int32 words, lowest bits first.
 at::Tensor pack_bits(const at::Tensor &values, int bits, int64_t axis);
 /// The integers (int32) that ``pack_bits`` packed.

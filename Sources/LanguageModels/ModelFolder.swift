@@ -23,6 +23,8 @@ public struct ModelFolder {
     package private(set) var embeddingStorage: WeightStorage?
     /// The number of tokens that the vocabulary is enlarged to when loaded, and the seed of the new rows.
     private var growth: (tokens: Int, seed: UInt64)?
+    /// How the files' 8-bit floats are scaled; `nil` without them.
+    private var float8: Float8Format?
 
     /// - Throws: ``PEFTError`` if the folder or its `config.json` is missing or damaged.
     public init(_ url: URL) throws {
@@ -44,6 +46,12 @@ public struct ModelFolder {
             throw PEFTError("\(url.path) has no config.json", remedy: "pass a model folder in Hugging Face's layout")
         }
         configuration = try JSON.read(file, tagsInfinity: true)
+        float8 = try Float8Format(configuration)
+        if float8 != nil, case .object(var fields) = configuration {
+            // They are dequantized while they are read.
+            fields["quantization_config"] = nil
+            configuration = .object(fields)
+        }
         pooling = try Pooling.read(in: url)
     }
 
@@ -95,7 +103,8 @@ public struct ModelFolder {
 
     func tensors() throws -> ShardedTensors {
         try ShardedTensors(
-            folder: url, packed: storage == nil, experts: ModelRegistry.family(of: configuration)?.modules.experts)
+            folder: url, packed: storage == nil, experts: ModelRegistry.family(of: configuration)?.modules.experts,
+            float8: float8)
     }
 
     /// Whether the stored weights are quantized.

@@ -44,7 +44,7 @@ extension LanguageModel {
                 return (path, keptAsStored.contains(ObjectIdentifier(parameter)) ? tensor : tensor.to(stored))
             }
             let others = try otherPartTensors()
-            let named = modelFamily.modules.experts?.separated(tensors) ?? tensors
+            let named = modelFamily.modules.experts.map { $0.separated($0.unpacked(tensors)) } ?? tensors
             try SafetensorsFile.write(
                 Dictionary(named + others.map { ($0.key, $0.value) }, uniquingKeysWith: { first, _ in first }),
                 metadata: ["format": "pt"],

@@ -24,6 +24,7 @@ extension Module {
     func useLoadedWeights() {
         for (_, module) in namedModules() {
             if let linear = module as? Linear { linear.weight = linear.weight.loaded() }
+            if let site = module as? ExpertLinear { site.weight = site.weight.loaded() }
         }
     }
 }

@@ -11,14 +11,17 @@ struct ShardedTensors {
     /// - Parameters:
     ///   - packed: whether the quantized projections of a GGUF file stay packed.
     ///   - experts: how the files store the experts of a layer.
-    init(folder: URL, packed: Bool = true, experts: ExpertNames? = nil) throws {
+    ///   - float8: how the files' 8-bit floats are scaled, if there are some.
+    init(folder: URL, packed: Bool = true, experts: ExpertNames? = nil, float8: Float8Format? = nil) throws {
         self.folder = folder
         if GGUFHeader.isName(folder) {
             let file = try GGUFModelFile(folder, packed: packed)
             owner = file.entries.mapValues { _ in file }
             return
         }
-        var files = try TensorShards.files(in: folder, "model.safetensors") { try SafetensorsFile($0) }
+        var files = try TensorShards.files(in: folder, "model.safetensors") {
+            try SafetensorsFile($0, readsFloat8: float8 != nil)
+        }
         if files.isEmpty { files = try TensorShards.files(in: folder, "pytorch_model.bin") { try TorchFile($0) } }
         guard !files.isEmpty else {
             throw PEFTError(
@@ -27,6 +30,8 @@ struct ShardedTensors {
         }
         var owner: [String: any TensorFile] = [:]
         for file in files { for name in file.entries.keys { owner[name] = file } }
+        owner = try float8?.dequantized(owner) ?? owner
+        owner = experts?.packed(owner, folder: folder) ?? owner
         self.owner = experts?.stacked(owner, folder: folder) ?? owner
     }
 

@@ -7,6 +7,8 @@ package struct ExpertMatrices {
         case dense(Tensor, isTransposed: Bool)
         /// One below the other: `[experts · outputs, inputs]`.
         case stored(StoredMatrix)
+        /// Group-wise integers, whose parts have a leading dimension of experts.
+        case groups(GroupQuantizedMatrix)
     }
 
     package let storage: Storage
@@ -22,6 +24,11 @@ package struct ExpertMatrices {
             switch storage {
             case .dense(let tensor, let isTransposed): (raw.dense, raw.is_transposed) = (tensor.pointer, isTransposed)
             case .stored(let matrix): raw.stored = matrix.raw
+            case .groups(let matrix):
+                raw.groups = CTExpertGroups(
+                    packed: matrix.packed.pointer, scales: matrix.scales.pointer, zeros: matrix.zeros.pointer,
+                    order: matrix.order?.pointer, bits: Int32(matrix.bits), zero_offset: Int32(matrix.zeroOffset),
+                    group_size: Int64(matrix.groupSize))
             }
             return withUnsafePointer(to: &raw, body)
         }

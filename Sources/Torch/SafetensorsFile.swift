@@ -8,6 +8,8 @@ import PEFTSupport
 package final class SafetensorsFile: TensorFile {
     package let url: URL
     package let entries: [String: TensorEntry]
+    /// Tensors of 8-bit floats e4m3, whose codes are read as bytes.
+    package let float8: Set<String>
     /// The header's `__metadata__`.
     package let metadata: [String: String]
     private let mapping: MappedFile
@@ -15,9 +17,10 @@ package final class SafetensorsFile: TensorFile {
     private let starts: [String: Int]
 
     /// Maps the file and validates its header.
+    /// - Parameter readsFloat8: whether tensors of 8-bit floats are accepted.
     /// - Throws: ``PEFTError`` if the file is missing, truncated or damaged: every tensor must be within the file and
     ///   match its shape.
-    package init(_ url: URL) throws {
+    package init(_ url: URL, readsFloat8: Bool = false) throws {
         self.url = url
         let name = url.path
         mapping = try MappedFile(url)
@@ -41,13 +44,18 @@ package final class SafetensorsFile: TensorFile {
         }
         var places: [String: Place] = [:]
         var metadata: [String: String] = [:]
+        var float8: Set<String> = []
         for (key, value) in fields {
             if key == "__metadata__" {
                 metadata = (value.object ?? [:]).compactMapValues(\.string)
                 continue
             }
-            places[key] = try SafetensorsFile.place(key, value, file: name, available: bytes.count - base)
+            let isFloat8 = readsFloat8 && value["dtype"] == "F8_E4M3"
+            if isFloat8 { float8.insert(key) }
+            places[key] = try SafetensorsFile.place(
+                key, value, as: isFloat8 ? .uint8 : nil, file: name, available: bytes.count - base)
         }
+        self.float8 = float8
         try SafetensorsFile.checkCoverage(places, file: name, available: bytes.count - base)
         entries = places.mapValues { TensorEntry(dtype: $0.dtype, shape: $0.shape, byteCount: $0.range.count) }
         starts = places.mapValues { base + $0.range.lowerBound }
@@ -79,14 +87,16 @@ package final class SafetensorsFile: TensorFile {
         }
     }
 
-    private static func place(_ key: String, _ value: JSON, file: String, available: Int) throws -> Place {
+    private static func place(_ key: String, _ value: JSON, as type: DType?, file: String, available: Int) throws
+        -> Place
+    {
         func damaged(_ what: String) -> PEFTError {
             PEFTError("tensor '\(key)' in \(file) \(what)", remedy: "the file is damaged; download it again")
         }
         guard let name = value["dtype"]?.string, let shape = value["shape"]?.array?.map(\.int),
             let offsets = value["data_offsets"]?.array?.compactMap(\.int), offsets.count == 2
         else { throw damaged("has no dtype, shape or offsets") }
-        guard let dtype = DType(safetensors: name) else {
+        guard let dtype = type ?? DType(safetensors: name) else {
             throw PEFTError(
                 "tensor '\(key)' in \(file) has dtype \(name), which is not supported",
                 remedy: "store it as F32, F16 or BF16")

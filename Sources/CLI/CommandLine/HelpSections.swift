@@ -58,7 +58,8 @@ enum HelpSections {
             "Data",
             [
                 "validation-split", "limit", "limit-validation", "limit-test", "task", "pair", "negative", "pooling",
-                "source-language", "target-language", "max-input", "multi-reference", "retain", "adapter-field", "format",
+                "source-language", "target-language", "max-input", "multi-reference", "retain", "adapter-field",
+                "format",
             ]
         ),
         (

@@ -324,11 +324,19 @@ typedef struct {
 } CTProjection;
 /// x [..., inputs] Wᵀ + bias + scale · drop(x) aᵀ bᵀ for each, fused (Projections.cpp). Returns 0 on success.
 int ct_projections(const CTTensor *x, int count, const CTProjection *, CTTensor **results);
+/// The parts of `ct_group_linear` with a leading dimension of experts; `order` is NULL for i / group_size.
+typedef struct {
+    const CTTensor *packed, *scales, *zeros, *order;
+    int bits, zero_offset;
+    int64_t group_size;
+} CTExpertGroups;
 /// The matrices [outputs, inputs] of all experts: dense [experts, outputs, inputs], or [experts, inputs, outputs] if it is
-/// transposed; or, where `dense` is NULL, a quantized matrix [experts · outputs, inputs].
+/// transposed; or, where `dense` is NULL, group-wise quantized ones; or, where `groups.packed` is NULL, too, a quantized matrix
+/// [experts · outputs, inputs].
 typedef struct {
     const CTTensor *dense;
     CTStoredMatrix stored;
+    CTExpertGroups groups;
     int64_t experts;
     bool is_transposed;
 } CTExpertStack;

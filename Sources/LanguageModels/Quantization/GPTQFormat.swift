@@ -143,16 +143,26 @@ extension QuantizedFolder.Method {
         name: GPTQFormat.method,
         scheme: { json in
             let format = try GPTQFormat(json)
-            return .init { outputs, inputs, path, stored in
-                let hasZeros = stored.map { $0("zeros") != nil } ?? true
-                return try format.weight(outputs: outputs, inputs: inputs, at: path, hasZeros: hasZeros)
-            }
+            return .init(
+                shapes: { outputs, inputs, path, stored in
+                    let hasZeros = stored.map { $0("zeros") != nil } ?? true
+                    return try format.weight(outputs: outputs, inputs: inputs, at: path, hasZeros: hasZeros)
+                },
+                experts: { experts, outputs, inputs, path in
+                    // The checks are those of one expert.
+                    _ = try format.weight(outputs: outputs, inputs: inputs, at: path, hasZeros: false)
+                    return GroupedExperts(
+                        experts: experts, outputs: outputs, inputs: inputs, settings: format.settings)
+                })
         }, configuration: { try GPTQFormat(of: $0)?.json })
 
     static let awq = Self(name: AWQFormat.method) { json in
         let format = try AWQFormat(json)
-        return .init { outputs, inputs, path, _ in
-            try format.weight(outputs: outputs, inputs: inputs, at: path)
-        }
+        return .init(
+            shapes: { outputs, inputs, path, _ in try format.weight(outputs: outputs, inputs: inputs, at: path) },
+            experts: { experts, outputs, inputs, path in
+                _ = try format.weight(outputs: outputs, inputs: inputs, at: path)
+                return AWQExperts(experts: experts, outputs: outputs, inputs: inputs, groupSize: format.groupSize)
+            })
     }
 }

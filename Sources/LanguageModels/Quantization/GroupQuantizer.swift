@@ -38,6 +38,8 @@ package struct GroupQuantizer: Sendable {
                 || model.newModules.contains(where: { path == $0 || path.hasPrefix($0 + ".") })
             {
                 left.append((path, "it is the output layer"))
+            } else if model.modelFamily.modules.isRouter(path) {
+                left.append((path, "it chooses experts"))
             } else if let refusal = settings.refusal(outputs: linear.outputs, inputs: linear.inputs) {
                 left.append((path, refusal))
             } else {
@@ -98,6 +100,30 @@ package struct GroupQuantizer: Sendable {
             linear.weight = weight
         }
         return outcomes
+    }
+
+    /// Quantizes the matrices of experts by round-to-nearest, where files have each expert's projections.
+    package func roundExperts(of model: any LanguageModel) throws -> [Outcome] {
+        guard model.modelFamily.modules.experts?.separate != nil else { return [] }
+        return try model.namedModules().compactMap { path, module in
+            guard let site = module as? ExpertLinear, site.weight.precision == .full,
+                settings.refusal(outputs: site.outputs, inputs: site.inputs) == nil,
+                // Gate and up are two matrices in files.
+                (site.outputs / 2).isMultiple(of: settings.block)
+            else { return nil }
+            return try withTorchErrors {
+                let dense = site.weight.dense(as: .float32)
+                let before = site.weight.parameters.reduce(0) { $0 + $1.parameter.tensor.byteCount }
+                let weight = try GroupedExperts(rounding: dense, to: settings)
+                site.weight = weight
+                let lost = (dense - weight.dense(as: .float32)).squared().sum().item()
+                let energy = dense.squared().sum().item()
+                return Outcome(
+                    path: path, weightError: (lost / max(energy, 1e-300)).squareRoot(), outputError: nil,
+                    nearestOutputError: nil,
+                    bytes: weight.parameters.reduce(0) { $0 + $1.parameter.tensor.byteCount }, bytesBefore: before)
+            }
+        }
     }
 
     private func nonempty(

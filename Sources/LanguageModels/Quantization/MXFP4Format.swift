@@ -14,6 +14,6 @@ extension QuantizedFolder.Method {
                 },
                 experts: { experts, outputs, inputs, _ in
                     try MXFP4Experts(experts: experts, outputs: outputs, inputs: inputs)
-                })
+                }, isForExpertsOnly: true)
         })
 }

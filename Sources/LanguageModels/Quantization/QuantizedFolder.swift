@@ -22,8 +22,10 @@ enum QuantizedFolder {
         var marker = "qweight"
         /// Creates an empty weight for one matrix, to be filled from the folder's tensors.
         let shapes: (_ outputs: Int, _ inputs: Int, _ path: String, Stored?) throws -> any LinearWeight
-        /// For a method that quantizes experts alone: creates the empty matrices of a projection.
+        /// Creates the empty matrices of all experts of a projection; `nil` for a method without experts.
         var experts: ((_ experts: Int, _ outputs: Int, _ inputs: Int, _ path: String) throws -> any ExpertWeight)?
+        /// Whether the method quantizes experts alone.
+        var isForExpertsOnly = false
     }
 
     /// Shape of a tensor in the folder by its name below the projection's; `nil` without files.
@@ -46,9 +48,10 @@ enum QuantizedFolder {
         else { return (configuration, nil) }
         let method = settings["quant_method"]?.string ?? ""
         guard let scheme = methods.first(where: { $0.name == method })?.scheme else {
+            let names = (methods.map(\.name) + [Float8Format.method]).sorted()
             throw PEFTError(
                 "\(file): 'quantization_config.quant_method' is '\(method)', which is not supported",
-                remedy: "supported methods are \(methods.map(\.name).sorted().joined(separator: ", "))")
+                remedy: "supported methods are \(names.joined(separator: ", "))")
         }
         fields["quantization_config"] = nil
         return (.object(fields), try scheme(settings))
@@ -62,10 +65,12 @@ enum QuantizedFolder {
         let left = (model.newModules + [model.outputLayer]).filter { !$0.isEmpty }
         for (path, module) in model.namedModules() {
             if let site = module as? ExpertLinear, let experts = scheme.experts {
-                site.weight = try experts(site.experts, site.outputs, site.inputs, path)
+                let isQuantized =
+                    scheme.isForExpertsOnly || stored.map { $0["\(path).\(scheme.marker)"] != nil } ?? true
+                if isQuantized { site.weight = try experts(site.experts, site.outputs, site.inputs, path) }
                 continue
             }
-            guard let linear = module as? Linear, scheme.experts == nil else { continue }
+            guard let linear = module as? Linear, !scheme.isForExpertsOnly else { continue }
             let isQuantized =
                 stored.map { $0["\(path).\(scheme.marker)"] != nil }
                 ?? !left.contains { path == $0 || path.hasPrefix($0 + ".") }
@@ -84,6 +89,9 @@ enum QuantizedFolder {
                 others.append((path, site.weight))
             }
         }
+        let hasSeparateExperts = model.modelFamily.modules.experts?.separate != nil
+        let declared = others.filter { $0.weight.declaration != nil && hasSeparateExperts }
+        others.removeAll { $0.weight.declaration != nil && hasSeparateExperts }
         if let first = others.first {
             guard others.allSatisfy({ $0.weight.areSiblings }) else {
                 throw PEFTError(
@@ -95,7 +103,7 @@ enum QuantizedFolder {
         let projections = Projections(
             all: model.namedModules().compactMap { path, module in
                 (module as? Linear).map { (path, $0.weight.declaration) }
-            }, outputLayer: model.outputLayer,
+            } + declared.map { ($0.path, $0.weight.declaration) }, outputLayer: model.outputLayer,
             otherParts: model.modelFamily.modules.otherParts.map { String($0.dropLast()) })
         for method in methods {
             if let configuration = try method.configuration?(projections) { return configuration }

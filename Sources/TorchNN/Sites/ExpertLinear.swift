@@ -85,6 +85,10 @@ package protocol ExpertWeight {
     /// Name of the format in reports and errors, such as `nf4`.
     var formatName: String { get }
     var precision: WeightPrecision { get }
+    /// How a folder declares the format; `nil` if none does.
+    var declaration: WeightDeclaration? { get }
+    /// The weight in the form in which it computes, once a file's values are loaded.
+    func loaded() -> any ExpertWeight
     /// The same format with other values `[experts, outputs, inputs]`.
     func replacing(with dense: Tensor) throws -> any ExpertWeight
 }
@@ -93,6 +97,8 @@ extension ExpertWeight {
     package var isTransposed: Bool { false }
     package var hasSwappedPairs: Bool { false }
     package var areSiblings: Bool { false }
+    package var declaration: WeightDeclaration? { nil }
+    package func loaded() -> any ExpertWeight { self }
     /// Paths of the tensors of a projection at `path`.
     package func paths(at path: String) -> [String] {
         parameters.map { $0.key.isEmpty ? path : areSiblings ? path + $0.key : "\(path).\($0.key)" }

@@ -26,6 +26,15 @@ package struct AWQWeight: LinearWeight {
         scales = Parameter(.empty([groups, outputs], dtype: .float16, device: device))
     }
 
+    /// A weight with values.
+    init(outputs: Int, inputs: Int, groupSize: Int?, integers: Tensor, packedZeros: Tensor, scales: Tensor) {
+        (self.outputs, self.inputs) = (outputs, inputs)
+        settings = GroupQuantization(bits: 4, groupSize: groupSize, zeroOffset: 0)
+        self.integers = Parameter(integers)
+        self.packedZeros = Parameter(packedZeros)
+        self.scales = Parameter(scales)
+    }
+
     package var parameters: [(key: String, parameter: Parameter)] {
         [("qweight", integers), ("qzeros", packedZeros), ("scales", scales)]
     }
@@ -36,7 +45,7 @@ package struct AWQWeight: LinearWeight {
     package func loaded() -> any LinearWeight { repacked }
 
     /// The same integers, zero points and scales in GPTQ's layout.
-    private var repacked: GroupQuantizedWeight {
+    var repacked: GroupQuantizedWeight {
         guard integers.tensor.device != .meta else {
             return GroupQuantizedWeight(outputs: outputs, inputs: inputs, settings: settings)
         }

@@ -18,7 +18,7 @@ package struct GroupQuantization: Sendable, Equatable {
     }
 
     /// Number of values that fill whole words.
-    var block: Int { bits == 3 ? 32 : 32 / bits }
+    package var block: Int { bits == 3 ? 32 : 32 / bits }
 
     /// Number of groups of `inputs` inputs.
     package func groups(of inputs: Int) -> Int {

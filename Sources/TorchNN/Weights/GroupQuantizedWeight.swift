@@ -133,14 +133,16 @@ package struct GroupQuantizedWeight: GroupedWeight {
 }
 
 /// Caches whether a group order is contiguous.
-private final class OrderKnowledge {
+final class OrderKnowledge {
     private weak var known: Tensor?
     private var isPlain = true
 
-    func isPlain(_ order: Tensor, groupSize: Int) -> Bool {
+    /// - Parameter inputs: length of each row of several orders; `nil` for one.
+    func isPlain(_ order: Tensor, groupSize: Int, inputs: Int? = nil) -> Bool {
         guard order.device != .meta else { return true }
         if known === order { return isPlain }
-        isPlain = order.array(Int32.self).enumerated().allSatisfy { Int($1) == $0 / groupSize }
+        let length = inputs ?? order.count
+        isPlain = order.array(Int32.self).enumerated().allSatisfy { Int($1) == $0 % max(1, length) / groupSize }
         known = order
         return isPlain
     }
