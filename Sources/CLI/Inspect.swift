@@ -36,7 +36,8 @@ struct Inspect: ParsableCommand {
                 remedy: "use its folder, or convert it to an adapter with peft convert")
         }
         if exists, !isFolder.boolValue, !GGUFHeader.isName(local) {
-            return try inspectModel(ModelRegistry.outline(JSON.read(local, tagsInfinity: true), file: local.path), nil)
+            return try inspectModel(
+                ModelRegistry.outline(JSON.read(local, tagsInfinity: true), file: local.path), nil)
         }
         let url = exists ? local : try HubFetch.folder(path, needing: .description)
         if FileManager.default.fileExists(atPath: url.appendingPathComponent("adapter_config.json").path) {

@@ -126,7 +126,8 @@ extension JSON {
         }
         // Some editors begin UTF-8 with a byte order mark, which is no part of the text.
         let mark: [UInt8] = [0xEF, 0xBB, 0xBF]
-        return try parse(data.starts(with: mark) ? data.dropFirst(mark.count) : data, name: file.path,
+        return try parse(
+            data.starts(with: mark) ? data.dropFirst(mark.count) : data, name: file.path,
             tagsInfinity: tagsInfinity)
     }
 

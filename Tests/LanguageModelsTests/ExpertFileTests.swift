@@ -12,7 +12,7 @@ import TorchTestSupport
 @Suite struct ExpertFileTests {
     static let fixtures = [
         "mixtral", "qwen3_moe", "qwen2_moe", "granitemoe", "deepseek_v3", "llama4_text", "gpt_oss",
-        "qwen3_5_moe_text", "qwen3_next",
+        "qwen3_5_moe_text", "qwen3_next", "lfm2_moe", "granitemoehybrid", "nemotron_h",
     ]
 
     private func folder(_ name: String) throws -> URL {

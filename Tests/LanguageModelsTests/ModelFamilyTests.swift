@@ -11,7 +11,12 @@ import TorchNN
     static let names = ModelRegistry.families.map(\.name)
 
     /// Keys that a family's other models have, where they have modules of their own.
-    private static let variants: [String: [String: JSON]] = ["falcon": ["parallel_attn": false]]
+    private static let variants: [String: [String: JSON]] = [
+        "falcon": ["parallel_attn": false],
+        "lfm2": ["layer_types": ["conv"], "num_hidden_layers": 1],
+        "lfm2_moe": ["layer_types": ["conv"], "num_hidden_layers": 1],
+        "granitemoehybrid": ["layer_types": ["full_attention"], "num_hidden_layers": 1],
+    ]
 
     private static func made(_ name: String, _ fields: [String: JSON] = [:]) throws -> (
         family: ModelFamily, model: any LanguageModel

@@ -249,4 +249,12 @@ import TorchTestSupport
             #expect(relativeDifference(twice, once * 2) < 1e-6)
         }
     }
+
+    @Test func headsOfOneDimensionAreRejected() throws {
+        let json: JSON = ["model_type": "gptj", "n_embd": 16, "n_head": 16, "rotary_dim": 2]
+        let error = try #require(throws: PEFTError.self) {
+            try ModelRegistry.outline(json, file: "config.json")
+        }
+        #expect(error.problem.contains("heads of one dimension"), "\(error.problem)")
+    }
 }

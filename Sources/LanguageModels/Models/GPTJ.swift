@@ -45,7 +45,12 @@ extension LayerNormDecoderConfiguration {
                 "config.json: 'rotary_dim' is null, which is not supported",
                 remedy: "use the number of dimensions of a head that RoPE rotates")
         }
-        let rotated = try read.integer("rotary_dim", default: 64, in: 2...settings.attention.headSize)
+        let rotated = try read.integer("rotary_dim", default: 64, in: 2...max(2, settings.attention.headSize))
+        guard settings.attention.headSize >= 2 else {
+            throw PEFTError(
+                "config.json: 'n_embd' gives heads of one dimension, which RoPE can't rotate",
+                remedy: "use fewer heads")
+        }
         settings.attention.rotary = try RotaryPositions(
             RotaryPositions.Settings(
                 parameters: nil, kind: "default", base: 10_000, size: rotated, positions: positions,

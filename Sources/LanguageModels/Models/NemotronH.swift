@@ -99,7 +99,10 @@ struct NemotronHConfiguration: CausalConfiguration {
     let layers: [Layer]
     /// Size of the hidden layer of feed-forward networks.
     let feedForwardSize: Int
-    let network: Network
+    let activation: Activation
+    /// Whether the activation is squared.
+    let isSquared: Bool
+    let hasFeedForwardBias: Bool
     let stateSpace: Mamba2.Settings
     let experts: Experts
     let json: JSON
@@ -159,11 +162,11 @@ struct NemotronHConfiguration: CausalConfiguration {
         endTokens = try read.tokens("eos_token_id", default: [2])
         layers = try Self.layers(read)
         feedForwardSize = try read.integer("intermediate_size", .width, default: 21504)
-        let (kind, activation) = try FeedForwardKind.ungated(isSquared: false)
+        let kind: FeedForwardKind
+        (kind, activation) = try FeedForwardKind.ungated(isSquared: false)
             .configured(read, key: "mlp_hidden_act", default: "relu2")
-        let isSquared = if case .ungated(true) = kind { true } else { false }
-        network = Network(
-            activation: activation, isSquared: isSquared, hasBias: try read.boolean("mlp_bias", default: false))
+        isSquared = if case .ungated(true) = kind { true } else { false }
+        hasFeedForwardBias = try read.boolean("mlp_bias", default: false)
         stateSpace = try Self.stateSpace(read, hiddenSize: hiddenSize, epsilon: epsilon)
         experts = try Self.experts(read)
         // Keys that transformers reads and doesn't use.
@@ -244,6 +247,10 @@ struct NemotronHConfiguration: CausalConfiguration {
         return layers
     }
 
+    var network: Network {
+        Network(activation: activation, isSquared: isSquared, hasBias: hasFeedForwardBias)
+    }
+
     /// The mixer of a layer; `nil` for a feed-forward network.
     func attention(ofLayer layer: Int) -> SelfAttention? {
         switch layers[layer] {
@@ -271,8 +278,11 @@ extension ModelFamily {
     static let nemotronH = ModelFamily(
         name: "nemotron_h", constructor: .generator { try NemotronH(NemotronHConfiguration($0, family: $1)) },
         modules: ModuleNames(
-            prefix: "model", embedding: "embeddings", output: .projection("lm_head"), attention: ["mixer"],
-            feedForward: ["up_proj", "down_proj", "experts", "shared_experts"], unquantized: ["gate"],
+            prefix: "model", embedding: "embeddings", output: .projection("lm_head"),
+            attention: ["q_proj", "k_proj", "v_proj", "o_proj", "in_proj", "out_proj", "conv1d"],
+            feedForward: [
+                "up_proj", "down_proj", "experts", "shared_experts", "gate", "fc1_latent_proj", "fc2_latent_proj",
+            ], unquantized: ["gate"],
             olderPrefixes: [("backbone.", "model.")], experts: .nemotron),
         tokenTypes: .none,
         adapterTargets: AdapterTargets(
@@ -284,6 +294,7 @@ extension ModelFamily {
 }
 
 extension ExpertNames {
-    /// Nemotron's files, whose experts have no gate.
-    static let nemotron = ExpertNames(separate: (nil, "up_proj", "down_proj"), renamesTargets: false)
+    /// Nemotron's files, whose experts have no gate, with another prefix than the model.
+    static let nemotron = ExpertNames(
+        separate: (nil, "up_proj", "down_proj"), renamesTargets: false, renamed: [("backbone.", "model.")])
 }
