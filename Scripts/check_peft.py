@@ -8,6 +8,7 @@ is made, jittered and saved by Hugging Face PEFT, checked by `peft verify`, eval
 be that of the adapter which Hugging Face PEFT reads back, and merged by `peft merge`, whose logits must be equal. Sections:
 
 types        one adapter of each type that Hugging Face PEFT has
+lora         LoRA with each of its switches, and Arrow's routing
 vocabulary   LoRAs over tied and untied vocabulary matrices, of the base's size, enlarged and shrunk
 writers      names, files and folders of other programs
 tokens       `peft train --add-tokens`, read by Hugging Face PEFT
@@ -198,7 +199,8 @@ class Check:
             "MISS": dict(r=4, target_modules=some), "SHADOW": dict(), "LILY": dict(target_modules=some), "ADAMSS": dict(target_modules=some),
         }  # fmt: skip
         small = {"FROD": 0.03, "SUPERTUNING": 0.05}
-        unused = {"XLORA": "combines other adapters while it runs", "POLY": "needs the task of each example"}
+        unused = {"XLORA": "combines other adapters while it runs"}
+        tasks = dict(task_ids=torch.tensor([0]))
         for kind in peft.PeftType:
             kind = kind.value
             if not self.chosen("types", kind):
@@ -208,7 +210,7 @@ class Check:
                 print(f"–     {kind:44} not made: it {unused[kind]}")
                 continue
             options = made.get(kind, dict(r=4, target_modules=some))
-            more = dict(task_ids=torch.tensor([0])) if kind == "MULTITASK_PROMPT_TUNING" else {}
+            more = tasks if kind in ("MULTITASK_PROMPT_TUNING", "POLY") else {}
             try:
                 config = quietly(lambda: peft.PEFT_TYPE_TO_CONFIG_MAPPING[kind](task_type="CAUSAL_LM", **options))
                 path, _ = self.adapter("adapter", self.load(False), config, deviation=small.get(kind, 0.08))
@@ -223,6 +225,62 @@ class Check:
                 merged = None
             logits = logits[-len(self.tokenizer(ROWS[0]["q"] + ROWS[0]["a"]).input_ids):]
             self.compare(kind, path, self.bases[False], loss, logits, self.tokenizer, ROWS, merged)
+
+    # Switches of LoRA
+
+    def lora(self):
+        cases = {
+            "use_rslora": dict(use_rslora=True), "use_dora": dict(use_dora=True), "lora_bias": dict(lora_bias=True),
+            "pissa": dict(init_lora_weights="pissa"), "olora": dict(init_lora_weights="olora"),
+            "orthogonal": dict(init_lora_weights="orthogonal"), "gaussian": dict(init_lora_weights="gaussian"),
+            "rank_pattern": dict(rank_pattern={"q_proj": 2}, alpha_pattern={"down_proj": 3}),
+            "layers_to_transform": dict(layers_to_transform=[1]), "layer_replication": dict(layer_replication=[[0, 2], [1, 2]]),
+            "alora": dict(alora_invocation_tokens=[self.tokenizer(" dog", add_special_tokens=False).input_ids[0]],
+                          target_modules=["q_proj", "v_proj"]),
+            "use_bdlora": dict(use_bdlora=dict(target_modules_bd_a=["q_proj"], target_modules_bd_b=["down_proj"], nblocks=2)),
+            "all-linear": dict(target_modules="all-linear"), "exclude_modules": dict(exclude_modules=["layers.0.mlp.down_proj"]),
+        }  # fmt: skip
+        for name, options in cases.items():
+            if not self.chosen("lora", name):
+                continue
+            try:
+                config = LoraConfig(**{**dict(
+                    task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"]), **options})
+                base = self.load(False)
+                path, adapted = self.adapter("adapter", base, config)
+                # An initialization that changes the base is read back over what it left.
+                if options.get("init_lora_weights") in ("pissa", "olora"):
+                    start = self.folder / "start"
+                    torch.manual_seed(3)
+                    fresh = quietly(lambda: peft.get_peft_model(self.load(False), config))
+                    quietly(lambda: fresh.save_pretrained(start))
+                    quietly(lambda: adapted.save_pretrained(path, path_initial_model_for_weight_conversion=str(start)))
+                read = quietly(lambda: PeftModel.from_pretrained(self.load(False), path)).eval()
+                loss, logits = self.loss(read, self.tokenizer, ROWS), self.logits(read, self.tokenizer, ROWS)
+            except Exception as error:  # noqa: BLE001
+                print(f"–     {name:44} Hugging Face PEFT: {type(error).__name__} {str(error)[:120]}")
+                continue
+            self.compare(name, path, self.bases[False], loss, logits, self.tokenizer, ROWS)
+        if self.chosen("lora", "arrow_config"):
+            folders = []
+            for number in range(3):
+                config = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=6 + number, target_modules=["q_proj", "down_proj"])
+                torch.manual_seed(20 + number)
+                adapted = quietly(lambda: peft.get_peft_model(self.load(False), config))
+                with torch.no_grad():
+                    for parameter in adapted.parameters():
+                        if parameter.requires_grad:
+                            parameter.copy_(torch.randn(parameter.shape) * 0.1)
+                folders.append(str(self.folder / f"expert{number}"))
+                quietly(lambda: adapted.save_pretrained(folders[-1]))
+            settings = peft.tuners.lora.ArrowConfig(top_k=2, router_temperature=0.7, rng_seed=4)
+            routed = quietly(lambda: peft.create_arrow_model(self.load(False), folders, settings)).eval()
+            path = self.folder / "arrow"
+            shutil.rmtree(path, ignore_errors=True)
+            quietly(lambda: routed.save_pretrained(path))
+            self.compare(
+                "arrow_config", path / "arrow_router", self.bases[False], self.loss(routed, self.tokenizer, ROWS),
+                self.logits(routed, self.tokenizer, ROWS), self.tokenizer, ROWS)
 
     # Vocabularies
 
@@ -423,7 +481,7 @@ if __name__ == "__main__":
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="peft-check-") as folder:
         check = Check(os.path.abspath(given.peft), pathlib.Path(folder), given.sections)
-        for section in ("types", "vocabulary", "writers", "tokens"):
+        for section in ("types", "lora", "vocabulary", "writers", "tokens"):
             if check.chosen(section):
                 print(section, flush=True)
                 getattr(check, section)()

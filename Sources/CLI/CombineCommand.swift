@@ -144,7 +144,11 @@ struct CombineCommand: ParsableCommand {
             for note in folder.notes { Console.note("\(folder.url.lastPathComponent): \(note)") }
             let name = folder.url.lastPathComponent.replacing(".", with: "-")
             var own = name
-            for number in 2... where taken.contains(own) { own = "\(name)-\(number)" }
+            var number = 1
+            while taken.contains(own) {
+                number += 1
+                own = "\(name)-\(number)"
+            }
             taken.insert(own)
             return (own, folder)
         }

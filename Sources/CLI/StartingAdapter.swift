@@ -70,7 +70,13 @@ struct StartingAdapter {
 
     func attach(to model: any LanguageModel) throws -> Adapter {
         if let note = try adapter.vocabularyNote(on: model) { Console.note(note) }
-        return try adapter.attach(to: model, isTrainable: true)
+        let attached = try adapter.attach(to: model, isTrainable: true)
+        guard !attached.parameters.isEmpty else {
+            throw PEFTError(
+                "\(adapter.url.path) is \(adapter.choice.label), which has nothing to train",
+                remedy: "train its adapters, and combine them again")
+        }
+        return attached
     }
 
     /// The adapter's own tokenizer files, to copy to the output.

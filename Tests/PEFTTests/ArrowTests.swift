@@ -67,6 +67,24 @@ import TorchTestSupport
         }
     }
 
+    /// Without a seed the directions start from that of 0.
+    @Test func theSeedMayBeMissing() throws {
+        try withTemporaryCopy(of: folder("two-of-three")) { copy in
+            let router = copy.appendingPathComponent("arrow_router")
+            func scores(_ seed: JSON) throws -> Tensor {
+                try rewriteConfiguration(router) { json in
+                    json["arrow_config"] = .object(
+                        (json["arrow_config"]?.object ?? [:]).merging(["rng_seed": seed]) { $1 })
+                }
+                let model = try Models.load("llama")
+                _ = try AdapterFolder(router).attach(to: model)
+                return try model.scores()
+            }
+            let (without, zero) = (try scores(.null), try scores(0))
+            #expect(without.isIdentical(to: zero))
+        }
+    }
+
     @Test func routedRowsShareABatch() throws {
         let set = AdapterSet(on: try Models.load("llama"))
         try set.add(AdapterFolder(folder("two-of-three/arrow_router")), name: "routed")

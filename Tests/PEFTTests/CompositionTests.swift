@@ -81,9 +81,15 @@ import TorchTestSupport
                 let key = try key(String(gradient.dropFirst("gradient.".count)), composition, on: model)
                 let parameter = try #require(parameters[key], "\(key)")
                 #expect(parameter.isTrained)
-                let difference = relativeDifference(
-                    try #require(parameter.parameter.tensor.grad), try expected.tensor(gradient))
-                #expect(difference < 1e-3, "\(key)")
+                let (own, theirs) = (
+                    try #require(parameter.parameter.tensor.grad), try expected.tensor(gradient)
+                )
+                if key.hasSuffix(".key.bias") {
+                    // The softmax doesn't depend on it: both are rounding.
+                    #expect(own.abs().max().item() < 1e-6 && theirs.abs().max().item() < 1e-6, "\(key)")
+                } else {
+                    #expect(relativeDifference(own, theirs) < 1e-3, "\(key)")
+                }
             }
             // The adapters beneath, and those that are fused, are frozen.
             for parameter in adapter.added where !parameter.parameter.isTrained {
@@ -171,7 +177,8 @@ import TorchTestSupport
             try first.deactivate()
             let stack = try BottleneckComposition.combining(Array(parts[0...1]), .stack, on: model, seed: 0)
             #expect(relativeDifference(try model.scores(), both) < 1e-6)
-            #expect(stack.parameters.count == 4 * 2)
+            // Four tensors of the upper adapter in each of three layers.
+            #expect(stack.parameters.count == 4 * 3)
             try stack.deactivate()
             #expect(try model.scores().isIdentical(to: plain))
 

@@ -64,7 +64,8 @@ struct SmallServer {
         let adapter = try Adapter(choice, on: model ?? self.model(), seed: seed)
         var random = SeededRandom(seed: seed &+ 100)
         try withTorchErrors {
-            for tensor in adapter.added.map(\.parameter.parameter.tensor) + adapter.trained.map(\.values) {
+            let added = adapter.added.filter(\.parameter.isTrained).map(\.parameter.parameter.tensor)
+            for tensor in added + adapter.trained.map(\.values) {
                 let noise = Tensor.zeros(like: tensor.detached())
                 noise.fillNormal(deviation: 0.3, from: &random)
                 tensor.detached().add(noise)

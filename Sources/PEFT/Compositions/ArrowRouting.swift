@@ -77,7 +77,8 @@ package enum ArrowRouting: PEFTMethod {
             if let other = fields.keys.sorted().first(where: { !known.contains($0) }) {
                 throw PEFTError("unknown setting '\(other)'", remedy: "use \(known.joined(separator: ", "))")
             }
-            func value(_ key: String) -> JSON? { fields[key].flatMap { $0 == .null ? nil : $0 } }
+            // A null is a JSON, so `nil` is written out.
+            func value(_ key: String) -> JSON? { fields[key] == .null ? Optional<JSON>.none : fields[key] }
             topK = try value("top_k").map(integer) ?? 3
             temperature = try value("router_temperature").map(number) ?? 1
             seed = try value("rng_seed").map(integer)

@@ -76,11 +76,12 @@ package struct MethodTraits {
         }
         let plan = try choice.plan(for: shape)
         let summary = PlanSummary(plan, outline: shape)
-        let sharing = Self.sharing(choice, on: try outline())
         self.init(
             method: method, family: MethodFamily(method, plan), parameters: summary.trainable, total: summary.total,
             example: MethodExample(plan, of: shape), isForQuantized: try Self.isForQuantized(choice, on: outline()),
-            isForMixedBatches: sharing.isForMixedBatches, isServed: sharing.isServed)
+            isForMixedBatches: Self.isForMixedBatches(choice, on: try outline()),
+            // The server loads what has a file and leaves the layers as they are.
+            isServed: method.peftType != nil && choice.replication == nil)
     }
 
     /// The abilities on the first of the reference models that the method fits.
@@ -122,15 +123,13 @@ package struct MethodTraits {
         return (try? choice.plan(for: ModelOutline(model))) != nil
     }
 
-    /// What an adapter can do beside others over one base.
-    private static func sharing(_ choice: MethodChoice, on model: any LanguageModel)
-        -> (isForMixedBatches: Bool, isServed: Bool)
-    {
+    private static func isForMixedBatches(_ choice: MethodChoice, on model: any LanguageModel) -> Bool {
+        guard choice.method.peftType != nil, let adapter = try? Adapter(choice, on: model, name: "adapter") else {
+            return false
+        }
         let set = AdapterSet(on: model)
-        guard choice.method.peftType != nil, let adapter = try? Adapter(choice, on: model, name: "adapter"),
-            (try? set.add(adapter)) != nil
-        else { return (false, false) }
-        return ((try? MixedBatch(set).obstacle("adapter")) == .some(nil), adapter.servingObstacle == nil)
+        guard (try? set.add(adapter)) != nil else { return false }
+        return (try? MixedBatch(set).obstacle("adapter")) == .some(nil)
     }
 
     /// A Llama whose sizes fit the default options of all methods; a GPT-2, which has biases; and a BERT with a new head;

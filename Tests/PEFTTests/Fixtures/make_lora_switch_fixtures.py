@@ -15,12 +15,10 @@ from peft import LoraConfig, LoraGAConfig, get_peft_model
 from peft.tuners.lora.config import BdLoraConfig, CordaConfig, KasaConfig, MontecloraConfig, VeloraConfig
 from peft.tuners.lora.corda import preprocess_corda
 from peft.tuners.lora.loraga import preprocess_loraga
-from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
+from decoder_adapters import conditioned_losses, gradients, inputs, store, target_logits
 from hugging_face import HERE, MODELS, jitter
-from make_newer_method_fixtures import inputs
 
 BASE = "llama"
 SVD = torch.linalg.svd
@@ -34,29 +32,6 @@ def base():
     model = AutoModelForCausalLM.from_pretrained(MODELS / BASE, dtype=torch.float32, attn_implementation="eager")
     model.config._name_or_path = model.name_or_path = BASE
     return model
-
-
-def losses(peft, data, rate, perturbation=0.0):
-    """20 steps, after which all values are as before; `perturbation` shows how well the curve is conditioned."""
-    values = [(p, p.detach().clone()) for p in peft.parameters()]
-    parameters = [p for p in peft.parameters() if p.requires_grad]
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for p in parameters:
-            p.add_(torch.randn_like(p) * perturbation * p.abs().mean())
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01)
-    curve = []
-    for step in range(20):
-        optimizer.zero_grad()
-        loss = peft(**inputs([data[step % 3], data[(step + 1) % 3]])).loss
-        loss.backward()
-        optimizer.step()
-        curve.append(loss.item())
-    optimizer.zero_grad()
-    with torch.no_grad():
-        for p, value in values:
-            p.copy_(value)
-    return curve
 
 
 def write(name, config, merged=(), rate=1e-3, rows=None, prepare=None, changes_base=False, deviation=0.1, trains=True):
@@ -83,9 +58,7 @@ def write(name, config, merged=(), rate=1e-3, rows=None, prepare=None, changes_b
     peft.train(trains)
     out = peft(**inputs(data))
     out.loss.backward()
-    first = -1
-    tensors = {"logits": torch.cat([out.logits[i, first + len(x): first + len(x + y)]
-                                    for i, (x, y) in enumerate(data)]).detach()}
+    tensors = {"logits": target_logits(out, data)}
     tensors |= {"base." + key: value for key, value in prepared.items()}
     if changes_base:
         for key, value in peft.base_model.model.state_dict().items():
@@ -93,20 +66,9 @@ def write(name, config, merged=(), rate=1e-3, rows=None, prepare=None, changes_b
             if key in original and not torch.equal(value, original[key]):
                 tensors["base." + key] = value.clone()
         assert any(key.startswith("base.") for key in tensors)
-    trained = {p.data_ptr(): p for p in peft.parameters() if p.requires_grad}
-    for key, value in get_peft_model_state_dict(peft, save_embedding_layers=False).items():
-        if value.data_ptr() in trained and trained[value.data_ptr()].grad is not None:
-            tensors["gradient." + key] = trained[value.data_ptr()].grad.reshape(value.shape).clone()
-    curve, moved = losses(peft, data, rate), losses(peft, data, rate, 1e-7)
-    drift = max(abs(a - b) for a, b in zip(curve, moved)) / max(curve)
-    assert drift < 2e-5, f"{name}: the curve is badly conditioned ({drift}); lower the rate"
-    if merged:
-        whole = peft.merge_and_unload().state_dict()
-        for path in merged:
-            tensors["merged." + path] = whole[path + ".weight"]
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "expected.safetensors")
-    (folder / "expected.json").write_text(
-        json.dumps(dict(base=BASE, rows=data, loss=out.loss.item(), losses=curve, rate=rate), sort_keys=True) + "\n")
+    tensors |= gradients(peft)
+    curve, drift = conditioned_losses(name, peft, data, rate)
+    store(folder, tensors, peft, merged, base=BASE, rows=data, loss=out.loss.item(), losses=curve, rate=rate)
     print(f"{name}: loss {out.loss.item():.4f}, after 20 steps {curve[-1]:.4f}, drift {drift:.1e}")
 
 

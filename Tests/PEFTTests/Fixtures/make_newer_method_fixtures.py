@@ -12,45 +12,12 @@ import sys
 import torch
 from peft import (AdaptionPromptConfig, BeftConfig, CartridgeConfig, DeftConfig, FrodConfig, GloraConfig, OSFConfig, PeanutConfig, PolyConfig, PsoftConfig,
                   SupertuningConfig, TinyLoraConfig, UniLoraConfig, get_peft_model)
-from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
+from decoder_adapters import conditioned_losses, gradients, inputs, store, target_logits
 from hugging_face import HERE, MODELS, jitter
 
 Q, V, DOWN = (f"model.layers.0.{name}_proj" for name in ("self_attn.q", "self_attn.v", "mlp.down"))
-
-
-def inputs(data, peft=None):
-    """A batch; where a method asks for tasks, of the first task."""
-    if peft is not None and peft.active_peft_config.peft_type == "POLY":
-        return inputs(data) | dict(task_ids=torch.zeros(len(data), dtype=torch.long))
-    pad = lambda lists, value: torch.tensor([x + [value] * (max(map(len, lists)) - len(x)) for x in lists])
-    return dict(input_ids=pad([x + y for x, y in data], 0), attention_mask=pad([[1] * len(x + y) for x, y in data], 0),
-                labels=pad([[-100] * len(x) + y for x, y in data], -100))
-
-
-def losses(peft, data, rate, perturbation=0.0):
-    """20 steps, after which all values are as before; `perturbation` shows how well the curve is conditioned."""
-    parameters = [p for p in peft.parameters() if p.requires_grad]
-    start = [p.detach().clone() for p in parameters]
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for p in parameters:
-            p.add_(torch.randn_like(p) * perturbation * p.abs().mean())
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01)
-    curve = []
-    for step in range(20):
-        optimizer.zero_grad()
-        loss = peft(**inputs([data[step % 3], data[(step + 1) % 3]], peft)).loss
-        loss.backward()
-        optimizer.step()
-        curve.append(loss.item())
-    optimizer.zero_grad()
-    with torch.no_grad():
-        for p, value in zip(parameters, start):
-            p.copy_(value)
-    return curve
 
 
 def write(name, config, merged=(), base="llama", rate=1e-3, deviation=0.1):
@@ -70,29 +37,14 @@ def write(name, config, merged=(), base="llama", rate=1e-3, deviation=0.1):
     (folder / "README.md").unlink()
     out = peft(**inputs(data, peft))
     out.loss.backward()
-    first = out.logits.shape[1] - inputs(data)["input_ids"].shape[1] - 1
-    tensors = {"logits": torch.cat([out.logits[i, first + len(x): first + len(x + y)]
-                                    for i, (x, y) in enumerate(data)]).detach()}
-    trained = {p.data_ptr(): p for p in peft.parameters() if p.requires_grad}
-    for key, value in get_peft_model_state_dict(peft, save_embedding_layers=False).items():
-        if value.data_ptr() in trained:
-            tensors["gradient." + key] = trained[value.data_ptr()].grad.reshape(value.shape).clone()
-        elif key == "prompt_embeddings":  # a cartridge's, which is stored with its frozen tokens
-            tensors["gradient." + key] = peft.prompt_encoder["default"].trainable_embedding.grad.clone()
-    curve, moved = losses(peft, data, rate), losses(peft, data, rate, 1e-7)
-    drift = max(abs(a - b) for a, b in zip(curve, moved)) / max(curve)
-    assert drift < 2e-5, f"{name}: the curve is badly conditioned ({drift}); lower the rate"
+    tensors = {"logits": target_logits(out, data)} | gradients(peft)
+    curve, drift = conditioned_losses(name, peft, data, rate)
     with torch.no_grad(), peft.disable_adapter():
         plain = peft(**inputs(data, peft)).loss.item()
-    expected = dict(base=base, rows=data, loss=out.loss.item(), losses=curve, rate=rate)
-    if merged:
-        whole = peft.merge_and_unload().state_dict()
-        for path in merged:
-            tensors["merged." + path] = whole[path + ".weight"]
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "expected.safetensors")
-    (folder / "expected.json").write_text(json.dumps(expected, sort_keys=True) + "\n")
+    loss = out.loss.item()
+    store(folder, tensors, peft, merged, base=base, rows=data, loss=loss, losses=curve, rate=rate)
     size = sum(f.stat().st_size for f in folder.iterdir()) // 1000
-    print(f"{name}: loss {plain:.4f} -> {expected['loss']:.4f}, after 20 steps {curve[-1]:.4f} of {curve[0]:.4f}, "
+    print(f"{name}: loss {plain:.4f} -> {loss:.4f}, after 20 steps {curve[-1]:.4f} of {curve[0]:.4f}, "
           f"drift {drift:.1e}, {size} kB, {len(tensors)} tensors")
 
 
