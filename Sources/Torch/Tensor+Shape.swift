@@ -33,7 +33,13 @@ extension Tensor {
     /// Inserts an axis of size 1.
     public func unsqueezed(_ axis: Int) -> Tensor {
         var shape = shape
-        shape.insert(1, at: axis < 0 ? axis + shape.count + 1 : axis)
+        let place = axis < 0 ? axis + shape.count + 1 : axis
+        // The empty result of a failed operation has no axes.
+        guard shape.indices.contains(place) || place == shape.count else {
+            FailureLog.record("a tensor of shape \(shape) has no axis \(axis)")
+            return self
+        }
+        shape.insert(1, at: place)
         return reshaped(shape)
     }
 
