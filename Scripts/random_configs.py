@@ -64,8 +64,8 @@ def families():
     names = []
     for file in sorted((ROOT / "Sources/LanguageModels/Models").glob("*.swift")):
         names += re.findall(r'(?:ModelFamily\(\s*name:|= bart\()\s*"([\w-]+)"', file.read_text())
-    # transformers builds a Gemma 3n with its towers only where timm is installed.
-    return [name for name in dict.fromkeys(names) if name != "gemma3n"]
+    # Gemma 3n's and 4's text parts are drawn alone: transformers builds the towers of the first only where timm is installed.
+    return [name for name in dict.fromkeys(names) if name not in ("gemma3n", "gemma4")]
 
 
 class Draw:
@@ -441,13 +441,11 @@ VISION = dict(
                     temporal_patch_size=1, window_size=8, fullatt_block_indexes=[0]),
     qwen3_vl=dict(model_type="qwen3_vl", depth=1, hidden_size=8, intermediate_size=8, num_heads=2, out_hidden_size=16, patch_size=2,
                   temporal_patch_size=1, num_position_embeddings=16, deepstack_visual_indexes=[0]),
-    gemma4=dict(model_type="gemma4_vision", hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
-                num_key_value_heads=2, head_dim=4, patch_size=2, position_embedding_size=4),
 )  # fmt: skip
 for kind in ("qwen3_5", "qwen3_5_moe"):
     VISION[kind] = dict(model_type=kind, depth=1, hidden_size=8, intermediate_size=8, num_heads=2, out_hidden_size=16, patch_size=2,
                         temporal_patch_size=1, num_position_embeddings=16)  # fmt: skip
-TEXT = dict(gemma4=["gemma4_text"], qwen3_5=["qwen3_5_text"], qwen3_5_moe=["qwen3_5_moe_text"], gemma3=["gemma3_text"], mistral3=["mistral", "ministral3"], qwen2_5_vl=["qwen2_5_vl_text"], qwen3_vl=["qwen3_vl_text"])
+TEXT = dict(qwen3_5=["qwen3_5_text"], qwen3_5_moe=["qwen3_5_moe_text"], gemma3=["gemma3_text"], mistral3=["mistral", "ministral3"], qwen2_5_vl=["qwen2_5_vl_text"], qwen3_vl=["qwen3_vl_text"])
 
 
 def wrap(d):
@@ -455,8 +453,6 @@ def wrap(d):
     fields = dict(text.fields, model_type=text.family, vocab_size=96)
     vision = dict(VISION[d.family])
     ids = dict(gemma3=dict(image_token_index=90, boi_token_index=91, eoi_token_index=92, mm_tokens_per_image=1),
-               gemma4=dict(image_token_id=90, video_token_id=91, audio_token_id=92, boi_token_id=93, eoi_token_id=94,
-                           boa_token_id=95, eoa_token_index=89),
                mistral3=dict(image_token_index=90)).get(
         d.family, dict(image_token_id=90, video_token_id=91, vision_start_token_id=92, vision_end_token_id=93))  # fmt: skip
     if "qwen" in d.family:
@@ -478,7 +474,7 @@ HOOKS = dict(
     t5=t5, mt5=t5, umt5=t5, bart=bart, mbart=bart, pegasus=bart, marian=marian, m2m_100=bart, mixtral=experts, qwen2_moe=experts,
     qwen3_moe=experts, olmoe=experts, granitemoe=experts, glm4_moe=experts, deepseek_v2=latent, deepseek_v3=latent,
     llama4_text=llama4, gpt_oss=experts, falcon=falcon, opt=opt, qwen2=window_none, qwen3=window_none, smollm3=window_none,
-    gemma3=wrap, gemma4=wrap, qwen3_5=wrap, qwen3_5_moe=wrap, mistral3=wrap, qwen2_5_vl=wrap, qwen3_vl=wrap, lfm2=lfm2, lfm2_moe=lfm2,
+    gemma3=wrap, qwen3_5=wrap, qwen3_5_moe=wrap, mistral3=wrap, qwen2_5_vl=wrap, qwen3_vl=wrap, lfm2=lfm2, lfm2_moe=lfm2,
     granitemoehybrid=granite_hybrid, falcon_h1=falcon_h1, nemotron_h=nemotron_h, **{"deberta-v2": deberta},
 )  # fmt: skip
 

@@ -57,7 +57,6 @@ import TorchTestSupport
             #expect(try change("weight_block_size", to: [8, 8]).contains("no scales that fit"))
             #expect(try change("weight_block_size", to: [0, 8]).contains("weight_block_size"))
             #expect(try change("fmt", to: "e5m2").contains("fmt"))
-            #expect(try change("quant_method", to: "int9").contains("'int9'"))
         }
         // Without a declaration, such tensors are an error as before.
         #expect(throws: PEFTError.self) {
