@@ -75,20 +75,4 @@ import TorchTestSupport
         #expect(whole.count == 4)
         for (a, b) in zip(whole, small) { #expect(relativeDifference(a, b) < 1e-4) }
     }
-
-    /// A memory plan runs a step over shapes alone.
-    @Test func shapesHaveGradients() throws {
-        let leaves = ([[4, 2], [2, 3], [2, 3], [4]] as [[Int]]).map { shape in
-            Tensor.empty([70] + shape, device: .meta)
-        }
-        for leaf in leaves { leaf.requiresGrad = true }
-        let decays = Tensor.empty([4], device: .meta)
-        try withTorchErrors {
-            let scan = StateSpaceScan(
-                values: leaves[0], writers: leaves[1], readers: leaves[2], steps: leaves[3], decays: decays)
-            let chunks = SequenceChunks([0, 5, 70], device: .meta)
-            scan.scan(chunks, memory: nil, keepsMemory: false).outputs.sum().backward()
-        }
-        #expect(leaves.map { $0.grad?.shape } == leaves.map { $0.shape })
-    }
 }

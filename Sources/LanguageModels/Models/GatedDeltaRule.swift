@@ -66,11 +66,12 @@ struct GatedDeltaRule {
         let (queries, keys, values) = (laid(queries), laid(keys), laid(values))
         let rates = laid(rates.unsqueezed(2))
         // Σ g from the chunk's start, `[chunks, heads, length, 1]`.
-        let follows = chunks.follows(device: values.device)
-        let decays = chunks.runningSums(laid(decays.unsqueezed(2)), follows: follows)
+        let decays = laid(decays.unsqueezed(2)).cumulativeSum(axis: 2)
         let ends = decays.narrowed(axis: 2, length - 1..<length)
 
         // exp(Σ g) between two tokens, 0 for those that follow.
+        let places = Tensor.arange(0, length, device: values.device)
+        let follows = places.unsqueezed(1).less(than: places.unsqueezed(0))
         let never = Tensor.full([1], -.infinity, dtype: values.dtype, device: values.device)
         let between = never.selecting(where: follows, else: decays - decays.transposed()).exp()
 

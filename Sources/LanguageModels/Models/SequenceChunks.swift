@@ -60,18 +60,6 @@ struct SequenceChunks {
         x.reshaped([count * length] + Array(x.shape.dropFirst(2))).selecting(places)
     }
 
-    /// Which tokens of a chunk follow which others, `[length, length]`: whether column j follows row i.
-    func follows(device: Device) -> Tensor {
-        let places = Tensor.arange(0, length, device: device)
-        return places.unsqueezed(1).less(than: places.unsqueezed(0))
-    }
-
-    /// Sums from a chunk's start to each token, `[…, length, n]` -> `[…, length, n]`: a matmul, whose derivative has shapes
-    /// without values, too, unlike that of a cumulative sum.
-    func runningSums(_ x: Tensor, follows: Tensor) -> Tensor {
-        (follows.to(x.dtype) * -1 + 1).unsqueezed(0).matmul(x)
-    }
-
     /// Carries the memories of all sequences through their chunks.
     ///
     /// - Parameters:

@@ -58,11 +58,12 @@ struct StateSpaceScan {
         // `[chunks, groups, length, states]`
         let (writers, readers) = (chunks.padded(writers).transposed(1, 2), chunks.padded(readers).transposed(1, 2))
         // Σ Δ a from the chunk's start, `[chunks, length, heads]`.
-        let follows = chunks.follows(device: values.device)
-        let decays = chunks.runningSums(chunks.padded(steps * decays), follows: follows)
+        let decays = chunks.padded(steps * decays).cumulativeSum(axis: 1)
         let ends = decays.narrowed(axis: 1, length - 1..<length)
 
         // Within a chunk: exp(Σ Δ a) between two tokens, 0 for those that follow, times cᵀ b.
+        let places = Tensor.arange(0, length, device: values.device)
+        let follows = places.unsqueezed(1).less(than: places.unsqueezed(0))
         let never = Tensor.full([1], -.infinity, dtype: values.dtype, device: values.device)
         let ofHeads = decays.transposed(1, 2).unsqueezed(3)
         let between = never.selecting(where: follows, else: ofHeads - ofHeads.transposed()).exp()
