@@ -18,7 +18,8 @@ constexpr int64_t grain = 32768;
 
 /// y [width] = p [keys] V [keys, width], with the sums in registers.
 template <int width>
-inline __attribute__((always_inline)) void weighted_columns(const float *p, const float *v, int64_t stride, int64_t keys, float *y) {
+inline __attribute__((always_inline)) void weighted_columns(const float *p, const float *v, int64_t stride, int64_t keys,
+                                                            float *y) {
     float sums[width] = {};
     for (int64_t j = 0; j < keys; ++j) {
         for (int k = 0; k < width; ++k) sums[k] += p[j] * v[j * stride + k];

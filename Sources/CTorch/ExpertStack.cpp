@@ -100,7 +100,8 @@ ExpertStack expert_stack(const CTExpertStack *given) {
     TORCH_CHECK(!stack.is_transposed, "quantized experts can't be transposed");
     if (given->groups.packed) {
         const CTExpertGroups &own = given->groups;
-        const at::Tensor packed = unbox(own.packed), scales = unbox(own.scales), zeros = unbox(own.zeros), order = unbox(own.order);
+        const at::Tensor packed = unbox(own.packed), scales = unbox(own.scales), zeros = unbox(own.zeros),
+                         order = unbox(own.order);
         for (const at::Tensor &part : {packed, scales, zeros}) {
             TORCH_CHECK(part.dim() == 3 && part.size(0) == stack.experts, "a part of shape ", part.sizes(), " for ",
                         stack.experts, " experts");
@@ -109,17 +110,18 @@ ExpertStack expert_stack(const CTExpertStack *given) {
                     order.sizes(), " for ", stack.experts, " experts");
         // The shapes of all are those of the first; their group indices are checked one by one.
         for (int64_t expert = 0; expert < (order.defined() ? stack.experts : 1); ++expert) {
-            const GroupMatrix first = group_matrix(packed.select(0, expert), scales.select(0, expert), zeros.select(0, expert),
-                                                   order.defined() ? order.select(0, expert) : at::Tensor(), own.bits,
-                                                   own.group_size, own.zero_offset);
+            const GroupMatrix first =
+                group_matrix(packed.select(0, expert), scales.select(0, expert), zeros.select(0, expert),
+                             order.defined() ? order.select(0, expert) : at::Tensor(), own.bits, own.group_size, own.zero_offset);
             stack.outputs = first.outputs();
             stack.inputs = first.inputs();
         }
         const auto read = [](const at::Tensor &part) {
             return part.scalar_type() == at::kBFloat16 ? part.to(at::kFloat).contiguous() : part.contiguous();
         };
-        stack.groups = GroupMatrix{packed.contiguous(), read(scales), read(zeros), order.defined() ? order.contiguous() : order,
-                                   own.bits, own.group_size, own.zero_offset};
+        stack.groups =
+            GroupMatrix{packed.contiguous(), read(scales),   read(zeros), order.defined() ? order.contiguous() : order, own.bits,
+                        own.group_size,      own.zero_offset};
         return stack;
     }
     stack.stored = stored_matrix(&given->stored);

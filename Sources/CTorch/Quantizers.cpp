@@ -95,8 +95,8 @@ CTTensor *ct_encode_gguf(const CTTensor *values, uint32_t type) {
         const int64_t bytes = ckernels::gguf_block_bytes(kind), size = ckernels::gguf_block_values(kind);
         at::Tensor numbers = unbox(values).detach().to(at::kCPU, at::kFloat).contiguous();
         TORCH_CHECK(bytes > 0, "type ", type, " of GGUF files can't be written");
-        TORCH_CHECK(numbers.dim() > 0 && numbers.size(-1) % size == 0, "rows of ", numbers.sizes(),
-                    " aren't blocks of ", size, " values");
+        TORCH_CHECK(numbers.dim() > 0 && numbers.size(-1) % size == 0, "rows of ", numbers.sizes(), " aren't blocks of ", size,
+                    " values");
         at::Tensor blocks = at::empty({numbers.numel() / size * bytes}, at::kByte);
         ckernels::encode_gguf(kind, floats(numbers), numbers.numel(), mutable_elements<uint8_t>(blocks));
         return blocks;

@@ -58,7 +58,8 @@ void apply(const at::Tensor &y, const at::Tensor &x, const at::Tensor *bias, con
 
 }  // namespace
 
-extern "C" int ct_row_branches(const CTTensor *y, const CTTensor *x, const CTTensor *bias, int count, const CTRowBranch *branches) {
+extern "C" int ct_row_branches(const CTTensor *y, const CTTensor *x, const CTTensor *bias, int count,
+                               const CTRowBranch *branches) {
     return status_or_error([&] {
         const at::Tensor &output = unbox(y), &input = unbox(x);
         const at::Tensor *shift = optional_pointer(bias);
@@ -66,8 +67,8 @@ extern "C" int ct_row_branches(const CTTensor *y, const CTTensor *x, const CTTen
                     "input and output must be matrices with equally many rows (got ", input.sizes(), " and ", output.sizes(),
                     ")");
         const int64_t inputs = input.size(1), outputs = output.size(1);
-        TORCH_CHECK(!shift || shift->numel() == outputs, "a bias of ", shift ? shift->numel() : 0, " elements does not fit ", outputs,
-                    " outputs");
+        TORCH_CHECK(!shift || shift->numel() == outputs, "a bias of ", shift ? shift->numel() : 0, " elements does not fit ",
+                    outputs, " outputs");
         const bool is_plain_bias = !shift || is_plain(*shift);
         std::vector<FewRows> few;
         few.reserve(static_cast<size_t>(count));
@@ -75,11 +76,12 @@ extern "C" int ct_row_branches(const CTTensor *y, const CTTensor *x, const CTTen
             const CTRowBranch &branch = branches[i];
             TORCH_CHECK(0 <= branch.first && branch.first <= branch.end && branch.end <= output.size(0), "rows ", branch.first,
                         " ..< ", branch.end, " of a branch are not within ", output.size(0), " rows");
-            const at::Tensor *a = optional_pointer(branch.a), *b = optional_pointer(branch.b), *gain = optional_pointer(branch.gain);
+            const at::Tensor *a = optional_pointer(branch.a), *b = optional_pointer(branch.b),
+                             *gain = optional_pointer(branch.gain);
             TORCH_CHECK(!a == !b, "a LoRA branch needs both factors");
             if (a) check_factors(output, input, *a, *b);
-            TORCH_CHECK(!gain || gain->numel() == outputs, "a gain of ", gain ? gain->numel() : 0, " elements does not fit ", outputs,
-                        " outputs");
+            TORCH_CHECK(!gain || gain->numel() == outputs, "a gain of ", gain ? gain->numel() : 0, " elements does not fit ",
+                        outputs, " outputs");
             if (branch.first == branch.end || (!a && !gain)) continue;
             const bool keeps_bias = gain && branch.keeps_bias && shift;
             const bool is_few = branch.end - branch.first <= rows_of_a_branch && is_plain(output) && is_plain(input) &&
