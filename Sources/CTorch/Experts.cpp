@@ -119,7 +119,8 @@ private:
     /// Number of rows of x.
     int64_t rows = 0;
 
-    at::Tensor gathered_tokens(const at::Tensor &known) const { return choices > 0 ? known.floor_divide(choices) : at::Tensor(); }
+    /// (div has a kernel for tensors without values, floor_divide has none.)
+    at::Tensor gathered_tokens(const at::Tensor &known) const { return choices > 0 ? known.div(choices, "floor") : at::Tensor(); }
 
     static bool is_trained(const at::Tensor &t) { return t.defined() && t.requires_grad(); }
 
@@ -151,7 +152,7 @@ public:
     Tensors backward(NodeContext &context, const Tensors &gradients) override {
         const Tensors saved = context.saved();
         const at::Tensor &y = saved[0], &weights = saved[1], &order = saved[2];
-        const at::Tensor gradient = gradients[0].index_select(0, order.floor_divide(weights.size(1)));
+        const at::Tensor gradient = gradients[0].index_select(0, order.div(weights.size(1), "floor"));
         at::Tensor to_y, to_weights;
         if (context.needs_gradient(1)) {
             to_weights = (gradient * y).sum(1).index_select(0, inverse(order)).view(weights.sizes());

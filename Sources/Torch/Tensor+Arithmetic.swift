@@ -84,7 +84,10 @@ extension Tensor {
     /// The softmax along an axis.
     public func softmax(axis: Int = -1) -> Tensor { wrap(ct_softmax(pointer, Int32(axis))) }
     package func logSoftmax(axis: Int = -1) -> Tensor { wrap(ct_log_softmax(pointer, Int32(axis))) }
-    package func cumulativeSum(axis: Int) -> Tensor { wrap(ct_cumsum(pointer, Int32(axis))) }
+    package func cumulativeSum(axis: Int) -> Tensor {
+        // libtorch can't differentiate it without values; any function of this shape has the same memory.
+        device == .meta ? self * 1 : wrap(ct_cumsum(pointer, Int32(axis)))
+    }
 
     /// The `k` largest elements along `axis` in descending order, with their indices (int64).
     package func topK(_ k: Int, axis: Int = -1) -> (values: Tensor, indices: Tensor) {

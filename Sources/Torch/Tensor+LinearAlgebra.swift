@@ -25,7 +25,10 @@ extension Tensor {
     public func solving(_ right: Tensor) -> Tensor { wrap(ct_solve(pointer, right.pointer)) }
 
     /// The solution y `[n, k]` of a · y = right, where a is the lower triangle of self `[n, n]` with a diagonal of ones.
-    package func solvingUnitLower(_ right: Tensor) -> Tensor { wrap(ct_solve_unit_lower(pointer, right.pointer)) }
+    package func solvingUnitLower(_ right: Tensor) -> Tensor {
+        // As for a cumulative sum: libtorch has no such kernel without values.
+        device == .meta ? right + matmul(right) : wrap(ct_solve_unit_lower(pointer, right.pointer))
+    }
 
     /// The identity, `[size, size]`.
     public static func identity(_ size: Int, dtype: DType = .float32, device: Device = .cpu) -> Tensor {
