@@ -54,6 +54,23 @@ import Training
         #expect(refused == Self.refused[model])
     }
 
+    /// Each operation of a family has a kernel, and a derivative, without values.
+    @Test(arguments: [
+        "qwen3_5_text", "qwen3_next", "granitemoehybrid", "falcon_h1", "nemotron_h", "lfm2", "lfm2_moe", "mixtral",
+        "gpt_oss",
+        "deepseek_v3", "llama4_text", "gemma3n", "gemma4-experts", "bart",
+    ]) func familiesArePlanned(name: String) throws {
+        let configuration = try JSON.read(Checkout.model("decoders/\(name)/config.json"))
+        let base = PlannedBase(fileBytes: 0, usedVocabulary: nil) {
+            try ModelRegistry.outline(configuration, file: "config.json")
+        }
+        let plan = try TrainingPlan(
+            MethodChoice(LoRA.self), on: base, batch: try PlannedBatch(rows: 2, prompt: 12, target: 5),
+            configuration: TrainingConfiguration(), baseline: 1 << 20)
+        #expect(plan.summary.trainable > 0)
+        #expect(plan.totalBytes > plan.weightBytes)
+    }
+
     /// Moments in the ledger: two values per parameter of AdamW, one of Lion, and fewer of low-rank optimizers.
     @Test func optimizerStatesAreCounted() throws {
         let configuration = try JSON.read(Checkout.model("llama/config.json"))
