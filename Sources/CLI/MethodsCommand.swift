@@ -103,7 +103,7 @@ struct MethodsCommand: ParsableCommand {
         for family in MethodFamily.allCases {
             let own = methods.indices.filter { methods[$0].family == family }
             guard !own.isEmpty else { continue }
-            lines.append(family.rawValue)
+            lines.append(family.rawValue.prefix(1).uppercased() + family.rawValue.dropFirst())
             for index in own {
                 let traits = methods[index]
                 let rank = MethodChoice(traits.method).configuration.named["rank"]?.int.map { String($0) } ?? "–"
