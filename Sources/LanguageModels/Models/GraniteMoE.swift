@@ -34,14 +34,18 @@ extension LlamaVariant {
         keyHeads: nil, headSize: nil, qkvBias: .configured("attention_bias"),
         outputBias: .configured("attention_bias"), feedForwardBias: .never, queryNorms: .none,
         feedForwardKey: "block_sparse_moe",
-        experts: { read, layers in
-            let (count, choices) = try ExpertSettings.counts(read, key: "num_local_experts", count: 8, choices: 2)
-            return ExpertSettings(
-                count: count, choices: choices,
-                feedForwardSize: try read.integer("intermediate_size", .width, default: 11008),
-                router: .softmax(normalizes: true), routerKey: "router",
-                isSparse: Array(repeating: true, count: layers),
-                loss: try RouterLoss(read, experts: count, choices: choices, coefficient: 0.001))
-        },
+        experts: { try .granite($0, layers: $1) },
         details: { read, _ in try multipliers(read) }, windows: AttentionWindows.none)
+}
+
+extension ExpertSettings {
+    /// The experts of Granite's models, in all layers.
+    static func granite(_ read: ConfigurationReader, layers: Int) throws -> ExpertSettings {
+        let (count, choices) = try counts(read, key: "num_local_experts", count: 8, choices: 2)
+        return ExpertSettings(
+            count: count, choices: choices,
+            feedForwardSize: try read.integer("intermediate_size", .width, default: 11008),
+            router: .softmax(normalizes: true), routerKey: "router", isSparse: Array(repeating: true, count: layers),
+            loss: try RouterLoss(read, experts: count, choices: choices, coefficient: 0.001))
+    }
 }

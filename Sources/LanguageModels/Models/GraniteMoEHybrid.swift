@@ -35,13 +35,7 @@ extension LlamaVariant {
                 _ = try RouterLoss(read, experts: 1, choices: 1, coefficient: 0.001)
                 return nil
             }
-            let (count, choices) = try ExpertSettings.counts(read, key: "num_local_experts", count: 8, choices: 2)
-            return ExpertSettings(
-                count: count, choices: choices,
-                feedForwardSize: try read.integer("intermediate_size", .width, default: 11008),
-                router: .softmax(normalizes: true), routerKey: "router",
-                isSparse: Array(repeating: true, count: layers),
-                loss: try RouterLoss(read, experts: count, choices: choices, coefficient: 0.001))
+            return try .granite(read, layers: layers)
         },
         details: { read, layers in
             var details = try multipliers(read)
