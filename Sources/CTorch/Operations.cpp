@@ -276,6 +276,10 @@ CTTensor *ct_where(const CTTensor *condition, const CTTensor *a, const CTTensor 
     return tensor_or_error([&] { return at::where(unbox(condition), unbox(a), unbox(b)); });
 }
 
+CTTensor *ct_float8_values(const CTTensor *codes) {
+    return tensor_or_error([&] { return unbox(codes).view(at::kFloat8_e4m3fn).to(at::kFloat); });
+}
+
 CTTensor *ct_flip(const CTTensor *x, int axis) {
     return tensor_or_error([&] { return at::flip(unbox(x), {axis}); });
 }

@@ -159,6 +159,9 @@ public final class Tensor {
         return wrap(ct_to(pointer, dtype.raw, device.raw, device.index))
     }
 
+    /// The values of 8-bit floats (e4m3, without infinities) whose codes are the elements, uint8 -> float32.
+    package var float8Values: Tensor { wrap(ct_float8_values(pointer)) }
+
     /// Copies to a device; returns self if it is already there.
     public func to(_ device: Device) -> Tensor {
         if device == self.device { return self }

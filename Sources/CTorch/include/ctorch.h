@@ -111,6 +111,8 @@ double ct_item(const CTTensor *, bool *ok);
 CTTensor *ct_contiguous(const CTTensor *);
 CTTensor *ct_clone(const CTTensor *);
 CTTensor *ct_to(const CTTensor *, CTDType, CTDevice, int device_index);
+/// The values, in float32, of 8-bit floats (e4m3, without infinities) whose codes are the uint8 elements.
+CTTensor *ct_float8_values(const CTTensor *codes);
 int ct_copy_into(CTTensor *destination, const CTTensor *source);
 bool ct_same_bits(const CTTensor *, const CTTensor *);
 

@@ -31,18 +31,6 @@ struct Float8Format: Sendable {
         block = (sizes[0], sizes[1])
     }
 
-    /// The values of the 256 codes: a sign, 4 bits of exponent with bias 7 and 3 of mantissa; all ones are not a number.
-    static let values: [Float] = (0..<256).map { code in
-        let (exponent, mantissa) = (code >> 3 & 15, Float(code & 7) / 8)
-        let magnitude =
-            code & 127 == 127
-            ? Float.nan
-            : exponent == 0
-                ? mantissa * Float(sign: .plus, exponent: -6, significand: 1)
-                : Float(sign: .plus, exponent: exponent - 7, significand: 1 + mantissa)
-        return code < 128 ? magnitude : -magnitude
-    }
-
     /// The files' tensors, with those of 8-bit floats dequantized.
     /// - Throws: ``PEFTError`` for a matrix whose scales are missing or don't fit.
     func dequantized(_ owner: [String: any TensorFile]) throws -> [String: any TensorFile] {
@@ -86,20 +74,14 @@ private final class Float8Matrix: TensorFile {
 
     func tensor(_ name: String) throws -> Tensor {
         let (rows, columns) = (shape[0], shape[1])
-        let bytes = try codes.file.tensor(codes.name)
         let factors = try scales.file.tensor(scales.name).to(.float32)
-        let table = Tensor(Float8Format.values, shape: [256])
-        let places = Tensor((0..<columns).map { $0 / block.columns })
-        let whole = Tensor.empty(shape)
+        let whole = try codes.file.tensor(codes.name).float8Values
         withoutGradients {
-            // Indices are eight bytes each: a block of rows at a time.
-            for start in stride(from: 0, to: rows, by: block.rows) {
-                let count = min(block.rows, rows - start)
-                let index = start / block.rows
-                let codes = bytes.narrowed(axis: 0, start..<start + count).to(.int64).reshaped(-1)
-                let scale = factors.narrowed(axis: 0, index..<index + 1).selecting(axis: 1, places)
-                whole.narrowed(axis: 0, start..<start + count).copy(
-                    from: table.selecting(codes).reshaped(count, columns) * scale)
+            let places = Tensor((0..<columns).map { $0 / block.columns })
+            for (index, start) in stride(from: 0, to: rows, by: block.rows).enumerated() {
+                let part = whole.narrowed(axis: 0, start..<min(rows, start + block.rows))
+                part.copy(
+                    from: part * factors.narrowed(axis: 0, index..<index + 1).selecting(axis: 1, places))
             }
         }
         return whole
