@@ -32,8 +32,8 @@ final class Client: Sendable {
     /// Counts a request.
     /// - Throws: ``APIError`` with status 429 while a limit is reached.
     func admit(now: ContinuousClock.Instant = .now) throws {
-        for (limit, unit) in [(tokens, "tokens"), (requests, "requests")] {
-            guard let limit, let seconds = limit.wait(now: now) else { continue }
+        for (limit, unit, cost) in [(tokens, "tokens", 0), (requests, "requests", 1)] {
+            guard let limit, let seconds = limit.take(cost, ifAvailable: now) else { continue }
             var error = APIError(
                 .tooManyRequests,
                 "the API key '\(name)' has used its \(limit.perMinute) \(unit) per minute; try again later",
@@ -41,7 +41,6 @@ final class Client: Sendable {
             error.retryAfter = seconds
             throw error
         }
-        requests?.take(1, now: now)
     }
 
     /// Counts tokens that were processed.
@@ -57,13 +56,16 @@ private final class RateLimit: @unchecked Sendable {
 
     init(perMinute: Int) { (self.perMinute, left) = (perMinute, Double(perMinute)) }
 
-    /// Seconds until something is left; `nil` if there is now.
-    func wait(now: ContinuousClock.Instant) -> Int? {
+    /// Takes `count` if anything is left, in one step, so that requests at the same time can't share what is left for one.
+    /// - Returns: seconds until something is left; `nil` if it was taken.
+    func take(_ count: Int, ifAvailable now: ContinuousClock.Instant) -> Int? {
         lock.withLock {
             refill(now)
             // One request must fit; tokens are counted after their use, and may have been more than were left.
             let missing = 1 - left
-            return missing <= 0 ? nil : max(1, Int((missing * 60 / Double(perMinute)).rounded(.up)))
+            guard missing <= 0 else { return max(1, Int((missing * 60 / Double(perMinute)).rounded(.up))) }
+            left -= Double(count)
+            return nil
         }
     }
 
@@ -144,7 +146,9 @@ extension Client {
 
     private static func bytes(_ hexadecimal: String) -> [UInt8]? {
         let digits = Array(hexadecimal.utf8)
-        guard digits.count.isMultiple(of: 2), digits.allSatisfy({ $0 < 0x80 }) else { return nil }
+        guard digits.count.isMultiple(of: 2), hexadecimal.allSatisfy(\.isHexDigit),
+            hexadecimal.utf8.count == hexadecimal.count
+        else { return nil }
         var result: [UInt8] = []
         for start in stride(from: 0, to: digits.count, by: 2) {
             guard let byte = UInt8(String(decoding: digits[start..<(start + 2)], as: UTF8.self), radix: 16) else {
