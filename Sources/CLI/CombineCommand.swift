@@ -21,8 +21,9 @@ struct CombineCommand: ParsableCommand {
             weighted sum of the deltas; its rank is the sum of the ranks.
 
             arrow routes each token to the LoRA adapters whose directions its input is most aligned with. stack puts
-            bottleneck adapters (houlsby, pfeiffer, parallel) one upon the other, and fusion weighs them by an attention,
-            which has to be trained; both may be levels of another stack. These three have no weights.
+            bottleneck adapters (houlsby, pfeiffer, parallel) one upon the other; fusion (AdapterFusion) adds an attention
+            over them, which peft train --from-adapter trains. Both may be levels of another stack. Adapters of these
+            three methods are given without =WEIGHT.
             """)
 
     @Argument(help: "Adapter folders with weights, such as folder=0.7 (default: 1).") var adapters: [String]
@@ -78,15 +79,7 @@ struct CombineCommand: ParsableCommand {
             }
             return (try AdapterFolder(HubFetch.adapter(path)), weight)
         }
-        let bases = parts.map { AdapterBase($0.folder.configuration, of: $0.folder.url) }
-        guard let first = bases.first else {
-            throw PEFTError("no adapter was given", remedy: "add at least two adapter folders")
-        }
-        if let other = bases.first(where: { $0.name != first.name }), model.model == nil {
-            throw PEFTError(
-                "the adapters name different base models, '\(first.name ?? "none")' and '\(other.name ?? "none")'",
-                remedy: "add --model with the base of all")
-        }
+        let first = try checkedBase(parts.map(\.folder))
         let base = try first.name(model)
         for part in parts {
             for note in part.folder.notes { Console.note("\(part.folder.url.lastPathComponent): \(note)") }

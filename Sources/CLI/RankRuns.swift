@@ -118,7 +118,7 @@ struct RankRuns {
                     guard job.hasFailed, !lock.withLock({ isStopped }) else { continue }
                     let error = job.failure(of: CollectiveFailure(message: "a process failed"))
                     if (error as? RankFailure)?.isShown != false { Console.error("\(error)") }
-                    Foundation.exit(1)
+                    endProcess(1)
                 }
             }
         }

@@ -14,8 +14,8 @@ enum Results {
         failure = StandardStreams.write(Console.outputIsTerminal ? Console.shown(text) : text, to: STDOUT_FILENO)
     }
 
-    /// Returns the exit code if a result was lost: 141 (128 + `SIGPIPE`) for a closed pipe, without a word, since whoever
-    /// reads has seen enough (`peft methods | head`); else 1 with an error.
+    /// Returns the exit code if a result was lost: 141 (128 + `SIGPIPE`) for a closed pipe, silently, since its reader
+    /// has seen enough (`peft methods | head`); else 1 with an error.
     static func exitCodeIfLost() -> Int32? {
         guard let failure else { return nil }
         guard failure != EPIPE else { return 128 + SIGPIPE }

@@ -7,7 +7,7 @@ extension BottleneckComposition {
     package enum Kind: String, CaseIterable, Sendable {
         /// One upon the other.
         case stack
-        /// By an attention, which has to be trained.
+        /// By a trainable attention over the adapters' outputs (AdapterFusion).
         case fusion
     }
 
