@@ -7,15 +7,6 @@ import Testing
 
 /// The runs of a comparison or a sweep in processes that a launcher starts, or as a Slurm job array.
 struct DividedRunsTests {
-    private func program() throws -> Program {
-        let program = try Program()
-        let rows = (0..<4).map { #"{"q": "Tom \#($0)", "a": "ran \#(String(repeating: "far ", count: $0))away"}"# }
-        try program.write("rows.jsonl", rows.joined(separator: "\n"))
-        let llama = Checkout.root.appendingPathComponent("Tests/TrainingTests/Fixtures/chat/model")
-        try FileManager.default.copyItem(at: llama, to: program.folder.appendingPathComponent("llama"))
-        return program
-    }
-
     private static let sweep = [
         "sweep", "--model", "llama", "--data", "rows.jsonl", "--test", "rows.jsonl", "--prompt", "{q}", "--target",
         "{a}", "--steps", "1", "--batch-size", "2", "--max-new-tokens", "1", "--lr", "1e-3", "--values", "1,2",
@@ -75,7 +66,7 @@ struct DividedRunsTests {
     }
 
     @Test func processesAndArraysGiveTheSameReport() throws {
-        let program = try program()
+        let program = try Program.withLlama(rows: 4)
         defer { program.remove() }
         let whole = try program.run(Self.sweep + ["--output", "whole.json"])
         #expect(whole.status == 0, "\(whole.error)")
@@ -99,7 +90,7 @@ struct DividedRunsTests {
 
     /// Quotes, stages and options of the script, with a program that writes down how it is called.
     @Test func theScriptCallsTheProgram() throws {
-        let program = try program()
+        let program = try Program.withLlama(rows: 4)
         defer { program.remove() }
         try writeSbatch(program)
         try program.write(
@@ -135,7 +126,7 @@ struct DividedRunsTests {
         ([], "requires an output file"),
     ])
     func optionsOfOneProcess(options: [String], message: String) throws {
-        let program = try program()
+        let program = try Program.withLlama(rows: 4)
         defer { program.remove() }
         let result = try program.run(["launch", "-n", "2", "--"] + Self.sweep + options)
         #expect(result.status != 0 && result.error.contains(message), "\(result.error)")

@@ -6,15 +6,6 @@ import Torch
 
 /// Training in several processes, on a Llama of 16 hidden units.
 struct ParallelTrainingTests {
-    private func program() throws -> Program {
-        let program = try Program()
-        let rows = (0..<7).map { #"{"q": "Tom \#($0)", "a": "ran \#(String(repeating: "far ", count: $0))away"}"# }
-        try program.write("rows.jsonl", rows.joined(separator: "\n"))
-        let llama = Checkout.root.appendingPathComponent("Tests/TrainingTests/Fixtures/chat/model")
-        try FileManager.default.copyItem(at: llama, to: program.folder.appendingPathComponent("llama"))
-        return program
-    }
-
     private static let usual = [
         "--model", "llama", "--data", "rows.jsonl", "--prompt", "{q}", "--target", "{a}", "--steps", "4",
         "--validation", "rows.jsonl", "--validate-every", "2", "--lr", "0.01",
@@ -54,7 +45,7 @@ struct ParallelTrainingTests {
         (2, ["--batch-size", "3"]), (3, ["--batch-size", "2", "--accumulate", "3", "--dropout", "0.3"]),
     ])
     func severalProcessesEqualOne(processes: Int, options: [String]) throws {
-        let program = try program()
+        let program = try Program.withLlama(rows: 7)
         defer { program.remove() }
         let one = try train(program, 1, options + ["--output", "one"])
         #expect(one.status == 0, "\(one.error)")
@@ -76,7 +67,7 @@ struct ParallelTrainingTests {
         (3, ["--batch-size", "2", "--retain", "text.txt"]),
     ])
     func aShardedBaseChangesNoBit(processes: Int, options: [String]) throws {
-        let program = try program()
+        let program = try Program.withLlama(rows: 7)
         defer { program.remove() }
         try program.write("text.txt", String(repeating: "Tom ran far away. ", count: 20))
         let whole = try train(program, processes, options + ["--output", "whole"])
@@ -96,7 +87,7 @@ struct ParallelTrainingTests {
 
     /// A checkpoint doesn't depend on where the base was.
     @Test func aShardedRunResumes() throws {
-        let program = try program()
+        let program = try Program.withLlama(rows: 7)
         defer { program.remove() }
         let options = ["--batch-size", "4"]
         #expect(try train(program, 2, options + ["--output", "whole"]).status == 0)
@@ -109,7 +100,7 @@ struct ParallelTrainingTests {
     }
 
     @Test func aLostRankEndsAShardedRun() throws {
-        let program = try program()
+        let program = try Program.withLlama(rows: 7)
         defer { program.remove() }
         let result = try train(
             program, 2, ["--batch-size", "2", "--output", "out", "--shard-base"],
@@ -127,14 +118,14 @@ struct ParallelTrainingTests {
         (2, ["--shard-base", "--init", "corda"], "needs all weights of the base at once"),
     ])
     func whatCannotBeShardedIsNamed(processes: Int, options: [String], message: String) throws {
-        let program = try program()
+        let program = try Program.withLlama(rows: 7)
         defer { program.remove() }
         let result = try train(program, processes, ["--batch-size", "2", "--output", "out"] + options)
         #expect(result.status != 0 && result.error.contains(message), "\(result.error)")
     }
 
     @Test func runsResumeWithAnotherNumberOfProcesses() throws {
-        let program = try program()
+        let program = try Program.withLlama(rows: 7)
         defer { program.remove() }
         let options = ["--batch-size", "4"]
         #expect(try train(program, 1, options + ["--output", "whole"]).status == 0)
@@ -153,7 +144,7 @@ struct ParallelTrainingTests {
         (1, SIGKILL, "died: its connections were closed"), (1, SIGSTOP, "has been silent for 3 s"),
         (0, SIGKILL, "is gone: it died"), (0, SIGSTOP, "has been silent for 3 s"),
     ]) func aLostRankEndsTheJob(rank: Int, signal: Int32, message: String) throws {
-        let program = try program()
+        let program = try Program.withLlama(rows: 7)
         defer { program.remove() }
         let result = try train(
             program, 2, ["--batch-size", "2", "--output", "out"],
@@ -172,7 +163,7 @@ struct ParallelTrainingTests {
 
     /// Processes that were started one by one, the second with other options.
     @Test func aRankThatDiffersIsNamed() throws {
-        let program = try program()
+        let program = try Program.withLlama(rows: 7)
         defer { program.remove() }
         let (socket, port) = try NetworkAddress.listenLocally()
         close(socket)
@@ -195,7 +186,7 @@ struct ParallelTrainingTests {
 
     /// Dropout masks depend on the whole micro-batch.
     @Test func aStepThatCannotBeDividedIsAnError() throws {
-        let program = try program()
+        let program = try Program.withLlama(rows: 7)
         defer { program.remove() }
         let result = try train(program, 2, ["--output", "out", "--batch-size", "4", "--dropout", "0.5"])
         #expect(result.status == 1, "\(result.error)")

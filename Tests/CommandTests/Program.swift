@@ -19,6 +19,18 @@ struct Program {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
     }
 
+    /// A folder with a Llama of 16 hidden units (`llama`) and examples with the fields `q` and `a` (`rows.jsonl`).
+    static func withLlama(rows count: Int) throws -> Program {
+        let program = try Program()
+        let rows = (0..<count).map {
+            #"{"q": "Tom \#($0)", "a": "ran \#(String(repeating: "far ", count: $0))away"}"#
+        }
+        try program.write("rows.jsonl", rows.joined(separator: "\n"))
+        let llama = Checkout.root.appendingPathComponent("Tests/TrainingTests/Fixtures/chat/model")
+        try FileManager.default.copyItem(at: llama, to: program.folder.appendingPathComponent("llama"))
+        return program
+    }
+
     func remove() { try? FileManager.default.removeItem(at: folder) }
 
     /// The program beside the tests. On Linux the tests are a program themselves, on macOS a bundle that another one loads.

@@ -28,34 +28,12 @@ import TorchTestSupport
         }
     }
 
-    /// Sequences of many lengths, with an empty one, one of a whole chunk, and one of several.
-    private static let offsets = [0, 5, 5, 69, 70, 205, 207]
-
     @Test(arguments: [false, true]) func chunksEqualSingleSteps(continues: Bool) throws {
-        let (offsets, inputs) = (Self.offsets, Inputs(tokens: 207, seed: 3))
-        let before = Tensor.empty([6, 4, 3, 2])
-        before.fillNormal(seed: 9)
-        try withTorchErrors {
-            try withoutGradients {
-                let chunks = SequenceChunks(offsets, device: .cpu)
-                #expect(chunks.length == 64 && chunks.steps.count == 3)
-                let all = inputs.rule().scan(chunks, memory: continues ? before : nil, keepsMemory: true)
-                for row in 0..<6 {
-                    var memory =
-                        continues ? before.narrowed(axis: 0, row..<row + 1) : Tensor.zeros([1, 4, 3, 2])
-                    var outputs: [Tensor] = []
-                    for token in offsets[row]..<offsets[row + 1] {
-                        let next = inputs.rule(token..<token + 1).step(memory)
-                        memory = next.memory
-                        outputs.append(next.outputs)
-                    }
-                    let kept = try #require(all.memory).narrowed(axis: 0, row..<row + 1)
-                    #expect(relativeDifference(kept, memory) < 1e-5 || !continues && outputs.isEmpty, "\(row)")
-                    guard !outputs.isEmpty else { continue }
-                    let own = all.outputs.narrowed(axis: 0, offsets[row]..<offsets[row + 1])
-                    #expect(relativeDifference(own, Tensor.concatenated(outputs)) < 1e-5, "\(row)")
-                }
-            }
+        let inputs = Inputs(tokens: 207, seed: 3)
+        try ChunkedScans.compare(memory: [4, 3, 2], continues: continues) { chunks, memory in
+            inputs.rule().scan(chunks, memory: memory, keepsMemory: true)
+        } step: { tokens, memory in
+            inputs.rule(tokens).step(memory)
         }
     }
 
@@ -68,7 +46,7 @@ import TorchTestSupport
             for leaf in leaves { leaf.requiresGrad = true }
             let rule = GatedDeltaRule(
                 queries: leaves[0], keys: leaves[1], values: leaves[2], rates: leaves[3], decays: leaves[4])
-            let chunks = SequenceChunks(Self.offsets, device: .cpu, most: most)
+            let chunks = SequenceChunks(ChunkedScans.offsets, device: .cpu, most: most)
             return try withTorchErrors {
                 (rule.scan(chunks, memory: nil, keepsMemory: false).outputs * weights).sum().backward()
                 return leaves.compactMap(\.grad)
