@@ -48,9 +48,8 @@ struct MethodsCommand: ParsableCommand {
         let limit = try maxParameters.map(Self.limit)
         let found = try search()
         let base = try model.map { try PlanSource($0, weights: nil, embeddings: nil) }
-        if let base { _ = try base.outline() }
-        let known = base.map { base in found.compactMap { try? MethodTraits($0, on: base.outline) } }
-        let traits = (known ?? MethodTraits.all(found)).filter { traits in
+        let known = try base.map { try MethodTraits.all(found, on: $0.outline) } ?? MethodTraits.all(found)
+        let traits = known.filter { traits in
             (!mergeable || traits.isMergeable) && (!quantized || traits.isForQuantized)
                 && (!mixedBatch || traits.isForMixedBatches)
                 && (!huggingFace || traits.method.isReadableByHuggingFace)

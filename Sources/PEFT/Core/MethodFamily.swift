@@ -34,6 +34,25 @@ extension MethodChoice {
     }
 }
 
+/// A model without weights on which methods are tried.
+private struct ReferenceModel {
+    /// The model whose parameters are counted.
+    let shape: ModelOutline
+    /// The model in NF4.
+    let quantized: ModelOutline
+    /// Makes a model on the meta device, to which adapters are attached.
+    let model: () throws -> any LanguageModel
+
+    /// - Parameter model: may have fewer layers than `whole`.
+    init(_ whole: any LanguageModel, _ model: @escaping () throws -> any LanguageModel) throws {
+        shape = ModelOutline(whole)
+        let copy = try model()
+        try WeightStorage("nf4").apply(to: copy)
+        quantized = ModelOutline(copy)
+        self.model = model
+    }
+}
+
 /// The abilities of a method, found by attaching it to a model without weights.
 package struct MethodTraits {
     package let method: any PEFTMethod.Type
@@ -57,18 +76,9 @@ package struct MethodTraits {
         return method.isReadableByHuggingFace ? "Hugging Face PEFT's" : "its own"
     }
 
-    /// - Parameter outline: makes the model on the meta device, anew for each adapter.
     /// - Throws: ``PEFTError`` if the method doesn't fit the model.
-    package init(_ method: any PEFTMethod.Type, on outline: () throws -> any LanguageModel) throws {
-        try self.init(method, shape: ModelOutline(outline()), on: outline)
-    }
-
-    /// - Parameters:
-    ///   - shape: the model whose parameters are counted.
-    ///   - outline: makes a model on the meta device, to which adapters are attached; it may have fewer layers.
-    private init(_ method: any PEFTMethod.Type, shape: ModelOutline, on outline: () throws -> any LanguageModel)
-        throws
-    {
+    private init(_ method: any PEFTMethod.Type, on reference: ReferenceModel) throws {
+        let shape = reference.shape
         var choice = MethodChoice(method)
         // Some methods need tokens, which have no default.
         for option in ["invocation-tokens", "trainable-tokens"] where (try? choice.plan(for: shape)) == nil {
@@ -78,8 +88,9 @@ package struct MethodTraits {
         let summary = PlanSummary(plan, outline: shape)
         self.init(
             method: method, family: MethodFamily(method, plan), parameters: summary.trainable, total: summary.total,
-            example: MethodExample(plan, of: shape), isForQuantized: try Self.isForQuantized(choice, on: outline()),
-            isForMixedBatches: Self.isForMixedBatches(choice, on: try outline()),
+            example: MethodExample(plan, of: shape),
+            isForQuantized: (try? choice.plan(for: reference.quantized)) != nil,
+            isForMixedBatches: Self.isForMixedBatches(choice, on: try reference.model()),
             // The server loads what has a file and leaves the layers as they are.
             isServed: method.peftType != nil && choice.replication == nil)
     }
@@ -89,8 +100,7 @@ package struct MethodTraits {
 
     /// The abilities of methods, each on the first of the reference models that it fits.
     package static func all(_ methods: [any PEFTMethod.Type]) -> [MethodTraits] {
-        let models = references.compactMap {
-            configuration, layers -> (shape: ModelOutline, small: () throws -> any LanguageModel)? in
+        let models = references.compactMap { configuration, layers -> ReferenceModel? in
             let head =
                 configuration["model_type"] == "bert" ? ModelHead(task: .classification, labels: ["a", "b"]) : nil
             func outline(_ configuration: JSON) throws -> any LanguageModel {
@@ -98,14 +108,25 @@ package struct MethodTraits {
             }
             // Abilities don't depend on the number of layers.
             let small = JSON.object((configuration.object ?? [:]).merging([layers: 1]) { $1 })
-            return (try? ModelOutline(outline(configuration))).map { (shape: $0, small: { try outline(small) }) }
+            return try? ReferenceModel(outline(configuration)) { try outline(small) }
         }
         return methods.map { method in
-            models.lazy.compactMap { try? MethodTraits(method, shape: $0.shape, on: $0.small) }.first
+            models.lazy.compactMap { try? MethodTraits(method, on: $0) }.first
                 ?? MethodTraits(
                     method: method, family: .tensors, parameters: 0, total: 1, example: nil, isForQuantized: false,
                     isForMixedBatches: false, isServed: false)
         }
+    }
+
+    /// The abilities of those methods that fit a model.
+    /// - Parameter outline: makes the model on the meta device, anew for each adapter.
+    /// - Throws: what `outline` throws.
+    package static func all(_ methods: [any PEFTMethod.Type], on outline: @escaping () throws -> any LanguageModel)
+        throws
+        -> [MethodTraits]
+    {
+        let reference = try ReferenceModel(outline(), outline)
+        return methods.compactMap { try? MethodTraits($0, on: reference) }
     }
 
     private init(
@@ -116,11 +137,6 @@ package struct MethodTraits {
         self.example = example
         (self.isForQuantized, self.isForMixedBatches) = (isForQuantized, isForMixedBatches)
         self.isServed = isServed
-    }
-
-    private static func isForQuantized(_ choice: MethodChoice, on model: any LanguageModel) throws -> Bool {
-        try WeightStorage("nf4").apply(to: model)
-        return (try? choice.plan(for: ModelOutline(model))) != nil
     }
 
     private static func isForMixedBatches(_ choice: MethodChoice, on model: any LanguageModel) -> Bool {
