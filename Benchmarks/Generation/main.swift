@@ -22,6 +22,8 @@ struct Run {
     var threads: Int?
     /// Weight format of the projections.
     var storage: WeightStorage?
+    /// Name of the model's folder or GGUF file.
+    var model: String
     var prompts: [[Int]]
 
     init(_ json: JSON) throws {
@@ -29,6 +31,7 @@ struct Run {
         newTokens = json["new_tokens"]?.int ?? 48
         threads = json["threads"]?.int
         storage = try json["weights"]?.string.map { try WeightStorage($0) }
+        model = json["model"]?.string ?? "model"
         prompts = (json["prompts"]?.array ?? []).map { ($0.array ?? []).compactMap(\.int) }
         cases = (json["cases"]?.array ?? []).map { entry in
             Case(
@@ -63,7 +66,7 @@ func measure(_ folder: URL) throws -> JSON {
     Runtime.keepFreedMemory()
     if let threads = run.threads { Runtime.threads = threads }
     let numbers = Tensor.full([1 << 28], 1)
-    let model = try ModelFolder(folder.appendingPathComponent("model")).with(weights: run.storage).load()
+    let model = try ModelFolder(folder.appendingPathComponent(run.model)).with(weights: run.storage).load()
     let set = AdapterSet(on: model)
     for name in Set(run.cases.flatMap(\.adapters)).sorted() {
         try set.add(AdapterFolder(folder.appendingPathComponent(name)), name: name)
