@@ -147,8 +147,7 @@ struct Generate: ParsableCommand {
             }, onLastPosition: { _ in cutShort += 1 })
         let tokens = Array((result.first ?? []).prefix { $0 != endToken })
         let output = adapted.tokenizer.decode(tokens: tokens)
-        let elapsed = start.duration(to: .now).components
-        let seconds = Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
+        let seconds = start.duration(to: .now).inSeconds
         if json {
             print(
                 JSON.object([

@@ -30,7 +30,7 @@ extension Generate {
             }, onLastPosition: { _ in cutShort += 1 })
         display.finish()
         ModelNotes.lastPosition(cutShort, of: adapted.model)
-        let seconds = (ContinuousClock.now - start) / .seconds(1)
+        let seconds = start.duration(to: .now).inSeconds
         let texts = generated.map { adapted.tokenizer.decode(tokens: $0) }
         noteIncompleteJSON(texts)
         let columns = RowColumns.of(rows)

@@ -16,14 +16,15 @@ enum Interrupt {
     /// Records signals from now on instead of ending the program.
     /// - Parameter ofPipes: whether to handle `SIGPIPE` too, which is ignored otherwise.
     static func install(ofPipes: Bool = false) {
-        unused.map {
-            free($0.file); free($0.folder)
-        }
-        unused = nil
         handle(signals + (ofPipes ? [SIGPIPE] : [])) { number in
             if Interrupt.flag != 0 { _exit(128 + number) }
             Interrupt.flag = sig_atomic_t(number)
         }
+        // The handler before may have read the paths until now.
+        unused.map {
+            free($0.file); free($0.folder)
+        }
+        unused = nil
     }
 
     /// Lets signals end the program after removing `file` and, if it is then empty, its folder.

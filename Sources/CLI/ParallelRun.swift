@@ -14,7 +14,7 @@ enum ParallelRun {
             job.finish()
         } catch let error where error is TrainingInterrupted || error is TrainingDiverged {
             // All processes know.
-            job.leave()
+            job.leave(error is TrainingDiverged ? "ended: \(error)" : "was interrupted")
             guard job.isFirst else { endProcess(error is TrainingDiverged ? 1 : Interrupt.exitCode) }
             throw error
         } catch { throw job.failure(of: error) }

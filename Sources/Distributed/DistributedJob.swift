@@ -153,12 +153,20 @@ package final class DistributedJob: @unchecked Sendable {
         } catch {}
     }
 
-    /// Ends this process's part after an interruption, of which all processes know or learn now.
-    package func leave() {
-        let text = "\(names[rank]) was interrupted"
+    /// Ends this process's part after an interruption or a divergence, of which all processes know or learn now.
+    /// - Parameter cause: what ended it, such as "was interrupted".
+    package func leave(_ cause: String) {
+        let text = "\(names[rank]) \(cause)"
         _ = briefly { try $0.setOnce(Keys.failure, text) }
         finish()
+        guard !isFirst else { return }
+        // Rank 0 may still be writing its checkpoint, and a launcher ends all processes soon after one has failed.
+        let end = ContinuousClock.now + Self.savingTime
+        while ContinuousClock.now < end, briefly({ try $0.has(Keys.done(0)) }) == false { usleep(100_000) }
     }
+
+    /// How long a checkpoint may take to be written.
+    private static let savingTime = Duration.seconds(600)
 
     /// Reports an error of this rank to the others, or finds out which rank is the cause of a failed collective.
     /// - Returns: the error that this process ends with.

@@ -115,10 +115,7 @@ struct TimeBudget {
 
     init(_ total: Double, spent before: Double) { (self.total, self.before) = (total, before) }
 
-    var spent: Double {
-        let elapsed = start.duration(to: .now).components
-        return before + Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
-    }
+    var spent: Double { before + start.duration(to: .now).inSeconds }
 
     /// Whether something of so many seconds fits into a share of the budget.
     func allows(_ seconds: Double, share: Double = 1) -> Bool { spent + seconds <= total * share }

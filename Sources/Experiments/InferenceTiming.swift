@@ -63,8 +63,7 @@ struct InferenceTiming {
                 }
             }
         }
-        let elapsed = start.duration(to: .now).components
-        return (Double(elapsed.seconds) * 1e3 + Double(elapsed.attoseconds) * 1e-15) / Double(made)
+        return start.duration(to: .now).inSeconds * 1e3 / Double(made)
     }
 }
 

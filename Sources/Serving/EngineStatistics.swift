@@ -56,8 +56,3 @@ package struct EngineStatistics: Sendable {
     package internal(set) var queueTime = Histogram(bounds: Histogram.seconds)
     package internal(set) var tokensPerStep = Histogram(bounds: Histogram.tokens)
 }
-
-extension Duration {
-    /// The duration in seconds.
-    var inSeconds: Double { Double(components.seconds) + Double(components.attoseconds) * 1e-18 }
-}

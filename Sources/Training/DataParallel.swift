@@ -167,7 +167,7 @@ final class DataParallel {
         ) { $0 % job.size == job.rank }
         let sums = try job.group.sum([part?.sum ?? 0, Double(part?.targets ?? 0), part == nil ? 1 : 0])
         guard sums.count == 3, sums[2] == 0 else { return nil }
-        return sums[0] / sums[1]
+        return sums[0] / max(1, sums[1])
     }
 
     /// Copies rank 0's newest checkpoint, if there is one, to a folder of this process's own.

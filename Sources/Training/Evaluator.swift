@@ -91,7 +91,7 @@ public struct Evaluator {
         let generated = try generate(
             prompts, beginnings: beginnings, endToken: endToken, onProgress: onProgress,
             onLastPosition: { _ in cutShort += 1 })
-        let elapsed = start.duration(to: .now).components
+        let elapsed = start.duration(to: .now).inSeconds
         let predictions = generated.map { tokenizer.decode(tokens: $0) }
         var metrics = try evaluateGeneration(predictions: predictions, references: references, prompts: texts)
         let losses = try model.rowLosses(encoded)
@@ -99,7 +99,7 @@ public struct Evaluator {
         var result = EvaluationResult(
             metrics: metrics, loss: Perplexity.meanLoss(losses), predictions: predictions,
             generatedTokens: generated.reduce(0) { $0 + $1.count },
-            seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18,
+            seconds: elapsed,
             lossOverRows: try Perplexity.loss(losses))
         result.endedAtLastPosition = cutShort
         return result
@@ -124,7 +124,7 @@ public struct Evaluator {
         let start = ContinuousClock.now
         let predictions = try task.predict(
             encoded.map(\.row), with: model, batchSize: batchSize, onProgress: onProgress)
-        let elapsed = start.duration(to: .now).components
+        let elapsed = start.duration(to: .now).inSeconds
         // The contrastive loss is over a batch: an example has none of its own.
         let losses = model.head.task == .embeddings ? nil : try model.rowLosses(known)
         let loss = try losses.map(Perplexity.meanLoss) ?? model.meanLoss(known, batchSize: batchSize)
@@ -132,7 +132,7 @@ public struct Evaluator {
         var result = EvaluationResult(
             metrics: try task.metrics(predictions, of: examples), loss: loss,
             predictions: predictions.map(\.text), generatedTokens: 0,
-            seconds: Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18,
+            seconds: elapsed,
             lossOverRows: try losses.map { try Perplexity.loss($0) })
         for label in unknown.flatMap({ Set($0) }) { result.unknownLabels[label, default: 0] += 1 }
         return result

@@ -11,7 +11,7 @@ extension LanguageModel {
     /// - Returns: `nil` if stopped before a batch.
     func meanLoss(_ examples: [EncodedExample], batchSize: Int, isStopping: () -> Bool) throws -> Double? {
         try lossSum(of: examples, batchSize: batchSize, isStopping: isStopping) { _ in true }
-            .map { $0.sum / Double($0.targets) }
+            .map { $0.sum / Double(max(1, $0.targets)) }
     }
 
     /// The loss over those batches whose number `includes` accepts.

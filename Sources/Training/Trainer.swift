@@ -182,7 +182,7 @@ public final class Trainer {
         try withTorchErrors { optimizer.clearGradients() }
         // A checkpoint of a run that was stopped before a validation.
         var validates = step > 0 && isValidationStep && history.validation.last?.step != step
-        while step < totalSteps || validates {
+        while !hasStoppedEarly, step < totalSteps || validates {
             var stopped = false
             if !validates {
                 let start = ContinuousClock.now
@@ -192,7 +192,7 @@ public final class Trainer {
                 guard let (progress, count) = trained else { try stop() }
                 tokens += count
                 let elapsed = start.duration(to: .now)
-                seconds += Double(elapsed.components.seconds) + Double(elapsed.components.attoseconds) * 1e-18
+                seconds += elapsed.inSeconds
                 var report = progress
                 report.tokensPerSecond = seconds > 0 ? Double(tokens) / seconds : 0
                 report.secondsLeft = seconds / Double(step - firstStep) * Double(totalSteps - step)
@@ -228,18 +228,15 @@ public final class Trainer {
                     try checkpoints?.saveBest(adapter.parameters)
                 }
                 if !onEvent(.validation(step: step, loss: loss, isBest: isBest)) { stopped = true }
-                if let patience = configuration.patience, history.sinceBest >= patience {
-                    _ = onEvent(.stoppedEarly(step: step))
-                    break
-                }
+                if hasStoppedEarly { _ = onEvent(.stoppedEarly(step: step)) }
             }
             // After the last step as well: if saving the result fails, nothing is lost.
-            if let checkpoints, isDue || stopped || step == totalSteps {
+            if let checkpoints, isDue || stopped || step == totalSteps || hasStoppedEarly {
                 try checkpoints.save(step: step, history: history, adapter.parameters, optimizer, hook)
                 saved = step
                 if !onEvent(.checkpoint(step: step)) { stopped = true }
             }
-            if stopped, step < totalSteps { throw TrainingInterrupted(step: step) }
+            if stopped, step < totalSteps, !hasStoppedEarly { throw TrainingInterrupted(step: step) }
         }
         try withTorchErrors { optimizer.beginEvaluation() }
         if history.bestStep != nil, history.bestStep != step { try checkpoints?.loadBest(into: adapter.parameters) }
@@ -253,6 +250,9 @@ public final class Trainer {
 
     /// Removes the checkpoints after the result was saved.
     public func removeCheckpoints() { checkpoints?.remove() }
+
+    /// Whether the validations ended the run.
+    private var hasStoppedEarly: Bool { configuration.patience.map { history.sinceBest >= $0 } ?? false }
 
     private var isValidationStep: Bool {
         guard !validation.isEmpty else { return false }
@@ -338,7 +338,10 @@ public final class Trainer {
             throw try divergence(loss: loss, isExplosion: false)
         }
         let first = max(history.training.first?.loss ?? loss, 0)
-        guard loss <= Self.explosion * max(first, 10) else { throw try divergence(loss: loss, isExplosion: true) }
+        // A squared error has no unit: one far label of a batch makes it as large.
+        guard model.head.task == .regression || loss <= Self.explosion * max(first, 10) else {
+            throw try divergence(loss: loss, isExplosion: true)
+        }
         let rate = configuration.learningRate * schedule.factor(after: step)
         hook?.beforeUpdate(step: step + 1, totalSteps: totalSteps)
         optimizer.update(learningRate: rate)
@@ -376,7 +379,7 @@ public final class Trainer {
                     let (value, layer) = LayerProbe.run {
                         withoutGradients {
                             DropoutScope.run(seed: configuration.seed, stream: stream) {
-                                meanLoss(of: batch, targets: max(1, batch.targetCount)).item()
+                                meanLoss(of: batch, targets: batch.targetCount).item()
                             }
                         }
                     }
@@ -395,11 +398,11 @@ public final class Trainer {
         return error
     }
 
-    /// The forward pass of training; `targets` are those of the whole step.
+    /// The forward pass of training; `targets` are those of the whole step, of which all may be masked.
     private func meanLoss(of batch: TrainingBatch, targets: Int) -> Tensor {
         ActivationCheckpointing.run(configuration.memory.activations) {
             model.computing {
-                model.lossSum(batch, labelSmoothing: configuration.labelSmoothing) / Double(targets)
+                model.lossSum(batch, labelSmoothing: configuration.labelSmoothing) / Double(max(1, targets))
             }
         }
     }

@@ -415,6 +415,11 @@ import TorchNN
             #expect(result.history.sinceBest == 3)
             #expect(result.history.bestStep == result.steps - 3 * 2)
             #expect(try trainer.validationLoss() == result.history.bestLoss)
+            // If the result can't be saved, the run need not be repeated, and doesn't go on.
+            let again = try self.trainer(in: folder, nil, configuration, dropout: 0)
+            #expect(try again.resume() == result.steps)
+            #expect(try again.run().steps == result.steps)
+            #expect(try again.validationLoss() == result.history.bestLoss)
         }
     }
 
@@ -470,7 +475,9 @@ import TorchNN
             ("learning rate", { $0.learningRate = 0 }), ("learning rate", { $0.learningRate = .nan }),
             ("steps", { $0.steps = 0 }), ("epochs", { $0.epochs = -1 }), ("batch size", { $0.batchSize = 0 }),
             ("accumulation", { $0.accumulation = 0 }), ("weight decay", { $0.weightDecay = -1 }),
-            ("warm-up", { $0.warmup = -1 }), ("norm", { $0.clip = -1 }), ("smoothing", { $0.labelSmoothing = 1 }),
+            ("warm-up", { $0.warmup = -1 }), ("warm-up", { $0.warmup = .infinity }), ("epochs", { $0.epochs = 1e19 }),
+            ("batch size", { $0.batchSize = .max }), ("accumulation", { $0.accumulation = .max }),
+            ("norm", { $0.clip = -1 }), ("smoothing", { $0.labelSmoothing = 1 }),
             ("validation", { $0.validateEvery = 0 }), ("patience", { $0.patience = 0 }),
             ("checkpoint", { $0.checkpointEvery = 0 }), ("'cosin'", { $0.schedule = "cosin" }),
         ]
