@@ -29,8 +29,9 @@ struct CombineCommand: ParsableCommand {
     @Argument(help: "Adapter folders with weights, such as folder=0.7 (default: 1).") var adapters: [String]
     @OptionGroup var model: ModelOptions
     @Option(help: "Combination method.") var method = "linear"
-    @Option(help: ArgumentHelp("Fraction of values that pruning keeps.", valueName: "fraction")) var density = 0.5
-    @Option(help: "Sign election of TIES: total or frequency.") var majoritySign = "total"
+    @Option(help: ArgumentHelp("Fraction of values that pruning keeps (default: 0.5).", valueName: "fraction"))
+    var density: Double?
+    @Option(help: "Sign election of TIES: total or frequency (default: total).") var majoritySign: String?
     @Option(help: ArgumentHelp("Rank of the SVD methods (default: the largest of the adapters).", valueName: "r"))
     var rank: Int?
     @Option(help: ArgumentHelp("Quantile at which SVD factors are clamped (default: none).", valueName: "fraction"))
@@ -52,27 +53,29 @@ struct CombineCommand: ParsableCommand {
 
     func run() throws {
         let device = try model.prepare()
-        let name = method.lowercased()
         guard name == "arrow" || topK == nil && temperature == 1 && general.isEmpty else {
             throw UsageError("--top-k, --temperature and --general belong to --method arrow")
         }
+        try requireUsedOptions(AdapterCombination.Method(rawValue: name))
         if name == "arrow" { return try route() }
         if let kind = BottleneckComposition.Kind(rawValue: name) { return try compose(kind, device: device) }
         let known =
             AdapterCombination.Method.allCases.map(\.rawValue) + ["arrow"]
             + BottleneckComposition.Kind.allCases.map(\.rawValue)
-        guard let kind = AdapterCombination.Method(rawValue: method.lowercased()) else {
+        guard let kind = AdapterCombination.Method(rawValue: name) else {
             let hint = nearestName(to: method, in: known).map { "did you mean '\($0)'? " } ?? ""
             throw UsageError(
                 "unknown combination method '\(method)'", remedy: hint + "use one of \(known.joined(separator: ", "))"
             )
         }
-        guard ["total", "frequency"].contains(majoritySign) else {
-            throw UsageError("unknown --majority-sign '\(majoritySign)'", remedy: "use total or frequency")
+        let election = majoritySign ?? "total"
+        guard ["total", "frequency"].contains(election) else {
+            throw UsageError("unknown --majority-sign '\(election)'", remedy: "use total or frequency")
         }
         let target = try Output.folder(output)
         let parts = try adapters.map { text -> (folder: AdapterFolder, weight: Double) in
-            let equals = text.lastIndex(of: "=")
+            // A folder's name may contain the sign.
+            let equals = FileManager.default.fileExists(atPath: text) ? nil : text.lastIndex(of: "=")
             let path = equals.map { String(text[..<$0]) } ?? text
             guard let weight = equals.map({ Double(text[text.index(after: $0)...]) }) ?? 1, weight.isFinite else {
                 throw UsageError("'\(text)' has no weight after the =", remedy: "use a form such as my-adapter=0.7")
@@ -96,7 +99,8 @@ struct CombineCommand: ParsableCommand {
             )
         }
         let combination = AdapterCombination(
-            method: kind, density: density, electsByFrequency: majoritySign == "frequency", rank: rank, clamp: clamp,
+            method: kind, density: density ?? 0.5, electsByFrequency: election == "frequency", rank: rank,
+            clamp: clamp,
             seed: seed)
         let result = try combination(attached)
         try AtomicFile.writeFolder(target, replacing: false) { folder in
@@ -122,6 +126,21 @@ struct CombineCommand: ParsableCommand {
         )
     }
 
+    /// - Parameter kind: how deltas are added; `nil` for adapters that stay apart.
+    private func requireUsedOptions(_ kind: AdapterCombination.Method?) throws {
+        let known = name == "arrow" || BottleneckComposition.Kind(rawValue: name) != nil
+        guard kind != nil || known else { return }
+        let options = [
+            ("--rank", rank != nil, kind?.usesUpdates), ("--clamp", clamp != nil, kind?.usesUpdates),
+            ("--density", density != nil, kind?.prunes), ("--majority-sign", majoritySign != nil, kind?.elects),
+        ]
+        for (option, isGiven, isUsed) in options where isGiven && isUsed != true {
+            throw UsageError("\(option) has no effect on --method \(name)", remedy: "omit it, or use another method")
+        }
+    }
+
+    private var name: String { method.lowercased() }
+
     // MARK: Adapters that stay apart
 
     /// The adapters of an argument or option with names of their own.
@@ -130,7 +149,7 @@ struct CombineCommand: ParsableCommand {
     )] {
         var taken = taken
         return try paths.map { path in
-            guard !path.contains("=") else {
+            guard !path.contains("=") || FileManager.default.fileExists(atPath: path) else {
                 throw UsageError("'\(path)' has a weight, which --method \(method) doesn't use", remedy: "omit it")
             }
             let folder = try AdapterFolder(HubFetch.adapter(path))

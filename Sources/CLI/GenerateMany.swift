@@ -21,6 +21,10 @@ extension Generate {
         guard !merge else {
             throw UsageError("--merge cannot be used with several adapters", remedy: "merge one with peft merge")
         }
+        guard messages == nil else {
+            throw UsageError(
+                "--messages cannot be used with several adapters", remedy: "use one adapter, or rows of --data")
+        }
         try require("--batch-size", batchSize)
         let parameters = try generation.parameters(seed: seed)
         let file = try output.map { path in
@@ -71,8 +75,7 @@ extension Generate {
         ModelNotes.lastPosition(cutShort, of: named.model)
         let generated = zip(items, all).map { item, tokens in Array(tokens.prefix { $0 != item.endToken }) }
         noteIncompleteJSON(generated.map { named.tokenizer.decode(tokens: $0) })
-        let elapsed = start.duration(to: .now).components
-        let seconds = Double(elapsed.seconds) + Double(elapsed.attoseconds) * 1e-18
+        let seconds = start.duration(to: .now).inSeconds
         let results = items.indices.map { index -> JSON in
             [
                 "adapter": .string(items[index].adapter ?? NamedAdapters.base),

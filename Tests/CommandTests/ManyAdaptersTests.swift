@@ -97,6 +97,9 @@ struct ManyAdaptersTests {
         (["combine", "a=0.5", "b=0.5", "--output", "c"], "'b' is IA³"),
         (["combine", "a=0.5", "a=x", "--output", "c"], "no weight"),
         (["combine", "a", "a", "--method", "catt", "--output", "c"], "did you mean 'cat'?"),
+        (["combine", "a", "a", "--method", "cat", "--rank", "8", "--output", "c"], "--rank has no effect"),
+        (["combine", "a", "a", "--method", "arrow", "--density", "0.2", "--output", "c"], "--density has no effect"),
+        (["generate", "--adapter", "a=a", "--adapter", "b=b", "--messages", "rows.jsonl", "a:hello"], "--messages"),
         (["merge", "nowhere", "--output", "c"], "nowhere doesn't exist"),
     ]
 
@@ -115,8 +118,12 @@ struct ManyAdaptersTests {
     @Test func combineMergeAndVerify() throws {
         let program = try prepare()
         defer { program.remove() }
+        // A name with the sign before a weight.
+        let (a, named) = (program.folder.appendingPathComponent("a"), program.folder.appendingPathComponent("lr=1"))
+        try FileManager.default.copyItem(at: a, to: named)
         let combined = try json(
-            program.run(["combine", "a=0.5", "a=0.25", "--method", "cat", "--output", "both", "--json"]))
+            program.run(["combine", "a=0.5", "lr=1", "--method", "cat", "--output", "both", "--json"]))
+        #expect(combined["adapters"]?.array?.compactMap { $0["weight"]?.double } == [0.5, 1])
         #expect(combined["rank"]?.int == 4)
         let check = try json(program.run(["verify", "both", "--json"]))
         #expect(check["problems"]?.array == [])

@@ -107,6 +107,29 @@ import TorchNN
         }
     }
 
+    /// A target that is a whole path is in no need of its layer.
+    @Test func layersDontFilterWholePaths() throws {
+        let outline = try outline("llama")
+        let layers = outline.linears.map(\.path).filter { $0.hasSuffix(".q_proj") }
+        var selection = TargetSelection(targets: [layers[1], "k_proj"])
+        selection.layers = [0]
+        #expect(
+            try selection.paths(in: outline, among: outline.linears.map(\.path)) == [
+                layers[0].replacing("q_proj", with: "k_proj"), layers[1],
+            ])
+    }
+
+    /// Hugging Face PEFT compares the ends of names when it looks for (IA)³'s feed-forward modules.
+    @Test func feedForwardModulesAreSuffixes() throws {
+        var configuration = IA3.Configuration()
+        configuration.selection = TargetSelection(targets: ["k", "o", "wo"])
+        configuration.feedForward = ["o"]
+        let plan = try MethodChoice(IA3.self, configuration).plan(for: outline("t5-v1.1"))
+        let scalesInput = plan.map { ($0.path, $0.tensors.allSatisfy { $0.shape[0] == 1 }) }
+        #expect(
+            scalesInput.allSatisfy { $0.1 == $0.0.hasSuffix("o") } && scalesInput.contains { $0.0.hasSuffix("wo") })
+    }
+
     private func outline(_ base: String) throws -> ModelOutline {
         ModelOutline(try ModelFolder(Models.folder.appendingPathComponent(base)).outline())
     }

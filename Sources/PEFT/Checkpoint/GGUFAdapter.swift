@@ -143,7 +143,7 @@ package enum GGUFAdapter {
             tensors["\(AdapterKeys.prefix)\(path).\(part.rawValue)"] = tensor
             if !isA { ranks[path] = tensor.dim(1) }
         }
-        guard let rank = mostFrequent(ranks.values) else {
+        guard let rank = ranks.values.mostFrequent else {
             throw PEFTError("\(url.path) contains no tensors named lora_b", remedy: "download the file again")
         }
         // Without an α, llama.cpp doesn't scale.
@@ -159,10 +159,5 @@ package enum GGUFAdapter {
         json["task_type"] = .string(model.head.task.taskType)
         json["inference_mode"] = true
         return (json, tensors)
-    }
-
-    private static func mostFrequent(_ ranks: some Collection<Int>) -> Int? {
-        let counts = ranks.reduce(into: [Int: Int]()) { $0[$1, default: 0] += 1 }
-        return counts.max { ($0.value, $0.key) < ($1.value, $1.key) }?.key
     }
 }

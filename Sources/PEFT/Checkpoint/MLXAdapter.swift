@@ -69,11 +69,7 @@ package enum MLXAdapter {
                 }
             }
         }
-        guard
-            let rank =
-                (ranks.values.reduce(into: [Int: Int]()) { $0[$1, default: 0] += 1 }
-                .max { ($0.value, $0.key) < ($1.value, $1.key) })?.key
-        else {
+        guard let rank = ranks.values.mostFrequent else {
             throw PEFTError("\(weights.url.path) contains no tensors named lora_a", remedy: "download the file again")
         }
         var configuration = LoRA.Configuration(

@@ -25,10 +25,11 @@ public struct AdapterCombination {
         case magnitudePrune = "magnitude_prune"
         case magnitudePruneSVD = "magnitude_prune_svd"
 
-        var usesUpdates: Bool { rawValue.hasSuffix("svd") }
-        var prunes: Bool { ![.linear, .cat, .svd].contains(self) }
+        /// Whether the deltas are multiplied out, combined and factorized.
+        package var usesUpdates: Bool { rawValue.hasSuffix("svd") }
+        package var prunes: Bool { ![.linear, .cat, .svd].contains(self) }
         fileprivate var isRandom: Bool { rawValue.hasPrefix("dare") }
-        fileprivate var elects: Bool { rawValue.contains("ties") }
+        package var elects: Bool { rawValue.contains("ties") }
     }
 
     /// How deltas are combined.

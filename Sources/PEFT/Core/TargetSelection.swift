@@ -78,7 +78,8 @@ public struct TargetSelection: Sendable {
             let isExcluded =
                 try excludedRegex.map { try $0.matches(path) } ?? excluded.contains { Self.names($0, path) }
             guard !isExcluded else { continue }
-            guard isInWantedLayer(path) else { continue }
+            // As in Hugging Face PEFT, a target that is a whole path is in no need of its layer.
+            guard targets.contains(path) || isInWantedLayer(path) else { continue }
             paths.append(path)
         }
         let leaves = Self.leaves(candidates.filter { $0 != outline.outputLayer })

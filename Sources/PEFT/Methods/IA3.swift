@@ -82,7 +82,8 @@ public enum IA3: BuiltInMethod {
             return try configuration.selection.sites(in: model).map { site in
                 let isFeedForward =
                     try pattern.map { try $0.matches(site.path) }
-                    ?? configuration.feedForward.contains { TargetSelection.names($0, site.path) }
+                    // Hugging Face PEFT compares suffixes of any length here: o names wo, too.
+                    ?? configuration.feedForward.contains { site.path.hasSuffix($0) }
                 let shape = isFeedForward ? [1, site.inputs] : [site.outputs, 1]
                 return .linear(site.path, [.init("ia3_l", shape)]) { _, context in
                     IA3Adapter(shape: shape, scalesInput: isFeedForward, context)
