@@ -21,9 +21,10 @@ enum SampleRows {
     /// - Parameters:
     ///   - data: a data file; `nil` for the built-in sentences.
     ///   - record: the templates that the adapter was trained with.
+    ///   - invocation: tokens that precede each of the built-in sentences, for an adapter that acts after them only.
     static func batches(
         _ data: String?, _ templates: TemplateOptions, limit: Int, model: any LanguageModel, tokenizer: Tokenizer,
-        record: TrainingRecord?, device: Device
+        record: TrainingRecord?, invocation: [Int] = [], device: Device
     ) throws -> [TrainingBatch] {
         var encoded: [EncodedExample]
         if let data {
@@ -40,7 +41,7 @@ enum SampleRows {
                 if !model.generates { return EncodedExample(input: ids, target: [0]) }
                 // The second half of a sentence is the target of the first.
                 let half = max(1, ids.count / 2)
-                return EncodedExample(input: Array(ids[..<half]), target: Array(ids[half...]))
+                return EncodedExample(input: invocation + ids[..<half], target: Array(ids[half...]))
             }.filter { !$0.target.isEmpty }
         }
         encoded = Array(encoded.prefix(max(1, limit)))

@@ -38,7 +38,7 @@ struct VerifyCommand: ParsableCommand {
         let base = try AdaptedModel(model, baseOf: url)
         let batches = try SampleRows.batches(
             data, templates, limit: limit, model: base.model, tokenizer: base.tokenizer, record: base.record,
-            device: device)
+            invocation: folder.choice.invocation, device: device)
         var check = try AdapterCheck(folder, on: base.model, batches: batches)
         if let given = model.model, let named = folder.configuration["base_model_name_or_path"]?.string,
             Self.name(given) != Self.name(named)

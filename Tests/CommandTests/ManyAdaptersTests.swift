@@ -115,6 +115,21 @@ struct ManyAdaptersTests {
         }
     }
 
+    /// An adapter that acts after an invocation is measured after it, also on sentences that lack it.
+    @Test func invocationsPrecedeSentences() throws {
+        let program = try Program.withLlama(rows: 2)
+        defer { program.remove() }
+        // "Tom".
+        let invocation = "51,78,76"
+        let trained = try program.run([
+            "train", "--model", "llama", "--data", "rows.jsonl", "--prompt", "{q}", "--target", "{a}", "--steps", "2",
+            "--lr", "0.1", "--quiet", "--method", "alora", "--invocation-tokens", invocation, "--output", "activated",
+        ])
+        #expect(trained.status == 0, "\(trained.error)")
+        let check = try json(program.run(["verify", "activated", "--json"]))
+        #expect((check["effect"]?["largest"]?.double ?? 0) > 0)
+    }
+
     @Test func combineMergeAndVerify() throws {
         let program = try prepare()
         defer { program.remove() }

@@ -88,11 +88,14 @@ public struct ALoRA: BuiltInMethod, LoRAVariant {
     }
 }
 
+extension MethodChoice {
+    /// The tokens from whose last occurrence in a prompt on an adapter acts; empty if it acts on all tokens.
+    package var invocation: [Int] { (configuration as? LoRA.Configuration)?.variants[ALoRA.self].invocation ?? [] }
+}
+
 extension Adapter {
     /// The tokens from whose last occurrence in a prompt on the adapter acts; empty if it acts on all tokens.
-    package var invocation: [Int] {
-        (choice.configuration as? LoRA.Configuration)?.variants[ALoRA.self].invocation ?? []
-    }
+    package var invocation: [Int] { choice.invocation }
 
     /// Whether keys and values before the invocation are the base's, as nothing but activated branches was added.
     package var actsFromInvocation: Bool {
