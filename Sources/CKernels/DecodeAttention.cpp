@@ -74,7 +74,7 @@ void decode_attention(const DecodeSizes &sizes, const float *q, const HeadsView 
 
 void decode_sequences(const SequenceSizes &sizes, const float *q, const CachedTokens *sequences, int64_t count, float scale,
                       float *y) {
-    const auto [heads, key_heads, size] = sizes;
+    const auto [heads, key_heads, size, bias_stride] = sizes;
     const int64_t queries = heads / key_heads, stride = key_heads * size;
     int64_t longest = 0, all = 0;
     for (int64_t i = 0; i < count; ++i) {
@@ -88,8 +88,9 @@ void decode_sequences(const SequenceSizes &sizes, const float *q, const CachedTo
         for (int64_t item = begin; item < end; ++item) {
             const CachedTokens &own = sequences[item / key_heads];
             const int64_t head = item % key_heads, first = (own.row * heads + head * queries) * size;
+            const ScoreBias bias{own.bias ? own.bias + head * queries * bias_stride : nullptr, 0, 0, bias_stride, 1};
             attend({own.keys + head * size, stride}, {own.values + head * size, stride}, own.columns, q + first, queries, size,
-                   {}, scale, scores.data(), y + first);
+                   bias, scale, scores.data(), y + first);
         }
     });
 }

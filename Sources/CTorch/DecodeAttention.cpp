@@ -75,7 +75,7 @@ extern "C" int ct_write_columns(const CTTensor *cache, const CTTensor *given, in
 
 extern "C" int ct_decode_sequences(const CTTensor *q, const CTTensor *k, const CTTensor *v, int count, const int64_t *rows,
                                    const CTTensor *const *key_caches, const CTTensor *const *value_caches, const int64_t *columns,
-                                   int64_t window, double scale, const CTTensor *y) {
+                                   const CTTensor *bias, int64_t window, double scale, const CTTensor *y) {
     using namespace ctorch;
     return status_or_error([&] {
         const at::Tensor queries = unbox(q).contiguous(), keys = unbox(k).contiguous(), values = unbox(v).contiguous();
@@ -85,7 +85,10 @@ extern "C" int ct_decode_sequences(const CTTensor *q, const CTTensor *k, const C
                         keys.size(0) == queries.size(0) && keys.size(2) == queries.size(2) && keys.size(1) > 0 &&
                         queries.size(1) % keys.size(1) == 0,
                     "can't attend with queries ", queries.sizes(), ", keys ", keys.sizes(), " and values ", values.sizes());
-        const int64_t heads = keys.size(1), size = keys.size(2), width = heads * size;
+        const at::Tensor distances = bias ? unbox(bias).contiguous() : at::Tensor();
+        TORCH_CHECK(!bias || (is_plain(distances) && distances.dim() == 2 && distances.size(0) == queries.size(1)),
+                    "biases of shape ", bias ? distances.sizes() : at::IntArrayRef(), " don't fit ", queries.size(1), " heads");
+        const int64_t heads = keys.size(1), size = keys.size(2), width = heads * size, farthest = bias ? distances.size(1) : 0;
         const size_t bytes = static_cast<size_t>(width) * sizeof(float);
         std::vector<ckernels::CachedTokens> sequences;
         sequences.reserve(static_cast<size_t>(count));
@@ -100,10 +103,39 @@ extern "C" int ct_decode_sequences(const CTTensor *q, const CTTensor *k, const C
             float *own_keys = mutable_floats(to_keys), *own_values = mutable_floats(to_values);
             std::memcpy(own_keys + column * width, floats(keys) + row * width, bytes);
             std::memcpy(own_values + column * width, floats(values) + row * width, bytes);
-            const int64_t first = window > 0 ? std::max<int64_t>(0, column + 1 - window) : 0;
-            sequences.push_back({own_keys + first * width, own_values + first * width, column + 1 - first, row});
+            const int64_t first = window > 0 ? std::max<int64_t>(0, column + 1 - window) : 0, seen = column + 1 - first;
+            TORCH_CHECK(!bias || seen <= farthest, "biases of ", farthest, " distances don't fit ", seen, " columns");
+            sequences.push_back({own_keys + first * width, own_values + first * width, seen, row,
+                                 bias ? floats(distances) + (farthest - seen) : nullptr});
         }
-        ckernels::decode_sequences({queries.size(1), heads, size}, floats(queries), sequences.data(), count,
+        ckernels::decode_sequences({queries.size(1), heads, size, farthest}, floats(queries), sequences.data(), count,
                                    static_cast<float>(scale), mutable_floats(output));
+    });
+}
+
+extern "C" CTTensor *ct_attend_sequences(const CTTensor *q, int count, const CTTensor *const *keys, const CTTensor *const *values,
+                                         double scale) {
+    using namespace ctorch;
+    return tensor_or_error([&] {
+        const at::Tensor queries = unbox(q).contiguous();
+        TORCH_CHECK(is_plain(queries) && queries.dim() == 3 && queries.size(0) == count, "can't attend with queries ",
+                    queries.sizes(), " of ", count, " sequences");
+        std::vector<ckernels::CachedTokens> sequences;
+        sequences.reserve(static_cast<size_t>(count));
+        int64_t heads = 0;
+        for (int i = 0; i < count; ++i) {
+            const at::Tensor &k = unbox(keys[i]), &v = unbox(values[i]);
+            TORCH_CHECK(is_plain(k) && is_plain(v) && k.dim() == 3 && k.sizes() == v.sizes() && k.size(0) > 0 && k.size(1) > 0 &&
+                            k.size(2) == queries.size(2) && queries.size(1) % k.size(1) == 0 && (i == 0 || k.size(1) == heads),
+                        "can't attend with queries ", queries.sizes(), ", keys ", k.sizes(), " and values ", v.sizes());
+            heads = k.size(1);
+            sequences.push_back({floats(k), floats(v), k.size(0), i});
+        }
+        at::Tensor y = at::empty(queries.sizes(), queries.options());
+        if (count > 0) {
+            ckernels::decode_sequences({queries.size(1), heads, queries.size(2)}, floats(queries), sequences.data(), count,
+                                       static_cast<float>(scale), mutable_floats(y));
+        }
+        return y;
     });
 }

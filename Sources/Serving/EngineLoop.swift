@@ -26,7 +26,7 @@ final class EngineLoop {
         batch = model.generates ? try SequenceBatch(model) : nil
         bytesPerToken = batch?.bytesPerToken ?? 0
         bytesPerSequence = batch?.bytesPerSequence ?? 0
-        let keepsPrefixes = engine.settings.keepsPrefixes && batch?.isShared ?? false
+        let keepsPrefixes = engine.settings.keepsPrefixes && batch?.sharesPrefixes ?? false
         store = AdapterStore(
             model, limit: engine.settings.adapterBytes, virtualTokenBytes: keepsPrefixes ? bytesPerToken : 0)
         encodings = EncodingBatch(model, store, limit: engine.settings.encodingBatch)
@@ -44,7 +44,7 @@ final class EngineLoop {
         facts.contextLength = min(settings.contextLength ?? own, limit ?? .max)
         facts.bytesPerToken = bytesPerToken
         facts.bytesPerSequence = bytesPerSequence
-        facts.isEncoderDecoder = batch?.startToken != nil
+        facts.isEncoderDecoder = isEncoderDecoder
         facts.head = model.head
         facts.hasSegments = model.modelFamily.tokenTypes.areSeveral(in: model.configuration)
         facts.defaults = model.generationDefaults
@@ -86,10 +86,11 @@ final class EngineLoop {
             }
             let virtual = adapter?.virtualTokens ?? 0
             let prompt = request.prompt
+            let isEncoded = isEncoderDecoder
             var most = job.most
             if let limit = batch.positionLimit {
                 // The last new token isn't fed back.
-                most = min(most, limit - virtual - prompt.count + 1)
+                most = min(most, limit - virtual - (isEncoded ? 1 : prompt.count) + 1)
                 guard most > 0 else {
                     throw ServingError(
                         .tooLong,
@@ -101,7 +102,6 @@ final class EngineLoop {
             let reserved = reservedBytes + bytes * request.choices
             guard running.isEmpty || reserved <= settings.cacheBytes else { return false }
             let ends = request.ignoresEndTokens ? [] : job.settings.endTokens
-            let isEncoded = batch.startToken != nil
             let capacity = isEncoded ? most : prompt.count + most
             let known = knownPrefix(of: prompt, adapter)
             prefixes.makeRoom(for: reserved, limit: settings.cacheBytes)
@@ -141,7 +141,7 @@ final class EngineLoop {
 
     // MARK: Prefixes
 
-    private var keepsPrefixes: Bool { settings.keepsPrefixes && batch?.isShared ?? false }
+    private var keepsPrefixes: Bool { settings.keepsPrefixes && batch?.sharesPrefixes ?? false }
 
     /// The sequence, running or ended, that shares most of a prompt's beginning. The last token is always processed, for
     /// its logits.
@@ -276,15 +276,41 @@ final class EngineLoop {
         var order: (String, Int, Int) { (choice.adapter?.key ?? "", choice.job.id, choice.index) }
     }
 
+    private var isEncoderDecoder: Bool { batch?.startToken != nil }
+
+    /// Runs `body` with the adapters of sequences, which are all of one exclusive adapter or can share a step.
+    private func withAdapters<Result>(of choices: [Choice], _ body: () throws -> Result) throws -> Result {
+        if let adapter = choices[0].adapter, adapter.isExclusive {
+            return try store.running(exclusively: adapter.key, body)
+        }
+        return try store.batch.run(choices.map { $0.adapter?.key }, body)
+    }
+
+    /// Reads the prompt of an encoder-decoder's new sequence, whose failure is no other's.
+    /// - Returns: `false` if it failed.
+    private func read(_ choice: Choice) -> Bool {
+        guard isEncoderDecoder else { return true }
+        do { try withAdapters(of: [choice]) { try batch?.start([choice.sequence]) } } catch {
+            fail([choice], ServingError(.failed, error))
+            return false
+        }
+        return true
+    }
+
     private func step(_ group: [Choice]) {
         guard let batch else { return }
         // Decoding sequences go on; the first prompts fill the rest of the step.
         var room = batch.isShared ? settings.prefillChunk : .max
         var parts: [Part] = []
         for choice in group {
-            let count = choice.isDecoding ? choice.pending.count : min(choice.pending.count, room)
+            var count = choice.pending.count
+            if !choice.isDecoding {
+                guard room > 0, read(choice) else { continue }
+                // An encoder reads a prompt at once.
+                if !isEncoderDecoder { count = min(count, room) }
+                room -= isEncoderDecoder ? choice.job.request.prompt.count : count
+            }
             guard count > 0 else { continue }
-            if !choice.isDecoding { room -= count }
             parts.append(Part(choice: choice, count: count))
         }
         // Sequences of one adapter are neighbors, so that its projections are computed together.
@@ -296,12 +322,7 @@ final class EngineLoop {
                     part.choice.sequence, tokens: Array(part.choice.pending.prefix(part.count)),
                     readsLogits: part.count == part.choice.pending.count, prompt: part.choice.job.request.prompt)
             }
-            let logits: Tensor?
-            if let adapter = parts[0].choice.adapter, adapter.isExclusive {
-                logits = try store.running(exclusively: adapter.key) { try batch.step(inputs) }
-            } else {
-                logits = try store.batch.run(parts.map { $0.choice.adapter?.key }) { try batch.step(inputs) }
-            }
+            let logits = try withAdapters(of: parts.map(\.choice)) { try batch.step(inputs) }
             for part in parts {
                 part.choice.pending.removeFirst(part.count)
                 try keepVirtualTokens(part.choice)

@@ -127,11 +127,14 @@ package enum Functions {
     ///   - q: `[tokens, heads, size]`; `k`, `v`: `[tokens, key heads, size]`.
     ///   - caches: for each sequence the row of its token, its caches `[1, 1, capacity, key heads · size]`, and the column
     ///     to write.
+    ///   - bias: added to the scores by the keys' distance from the query: `[heads, distances]` of distances
+    ///     distances − 1 … 0.
     ///   - window: number of last columns that are seen; all if `nil`.
     ///   - y: the output `[tokens, heads, size]`, whose other rows are left alone.
     package static func decodeSequences(
         _ q: Tensor, _ k: Tensor, _ v: Tensor,
-        caches: [(row: Int, keys: Tensor, values: Tensor, column: Int)], window: Int?, scale: Double, into y: Tensor
+        caches: [(row: Int, keys: Tensor, values: Tensor, column: Int)], bias: Tensor? = nil, window: Int?,
+        scale: Double, into y: Tensor
     ) {
         let (rows, columns) = (caches.map { Int64($0.row) }, caches.map { Int64($0.column) })
         let keys: [OpaquePointer?] = caches.map(\.keys.pointer)
@@ -140,7 +143,22 @@ package enum Functions {
             check(
                 ct_decode_sequences(
                     q.pointer, k.pointer, v.pointer, Int32(caches.count), rows, keys, values, columns,
-                    Int64(window ?? 0), scale, y.pointer))
+                    bias?.pointer, Int64(window ?? 0), scale, y.pointer))
+        }
+    }
+
+    /// Attention of one query of each sequence to fp32 keys and values of its own, on the CPU and without gradients.
+    /// - Parameters:
+    ///   - q: `[sequences, heads, size]`.
+    ///   - sequences: keys and values `[tokens, key heads, size]` of each.
+    /// - Returns: `[sequences, heads, size]`.
+    package static func attendSequences(
+        _ q: Tensor, to sequences: [(keys: Tensor, values: Tensor)], scale: Double
+    ) -> Tensor {
+        let keys: [OpaquePointer?] = sequences.map(\.keys.pointer)
+        let values: [OpaquePointer?] = sequences.map(\.values.pointer)
+        return withExtendedLifetime(sequences) {
+            wrap(ct_attend_sequences(q.pointer, Int32(sequences.count), keys, values, scale))
         }
     }
 

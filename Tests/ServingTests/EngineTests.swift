@@ -16,11 +16,15 @@ import Testing
     /// Prompts of several lengths, some of them longer than a step reads.
     private static let prompts = [[5], (0..<23).map { 2 + $0 * 7 % 90 }, (0..<11).map { 90 - $0 * 3 }]
 
-    @Test(arguments: ["llama", "gpt2", "t5-v1.1", "decoders/gemma3", "decoders/phi3-longrope", "decoders/bloom"])
+    @Test(arguments: [
+        "llama", "gpt2", "t5-v1.1", "decoders/bart", "decoders/umt5", "decoders/gemma3", "decoders/phi3-longrope",
+        "decoders/bloom",
+    ])
     func manyRequestsGetTheirOfflineTokens(base: String) async throws {
-        // The full set once, and of other families what their attention concerns.
+        // The full set once for each architecture, and of other families what their attention concerns.
         let methods =
-            base == "llama" ? Self.methods : [LoRA.self, PromptTuning.self, PrefixTuning.self, LayerNormTuning.self]
+            ["llama", "t5-v1.1"].contains(base)
+            ? Self.methods : [LoRA.self, PromptTuning.self, PrefixTuning.self, LayerNormTuning.self]
         try await SmallServer.run(base, methods) { server in
             let engine = try await server.engine { $0.prefillChunk = 8 }
             defer { engine.stop() }
@@ -51,8 +55,63 @@ import Testing
         }
     }
 
-    @Test func choicesContinueOnePrompt() async throws {
-        try await SmallServer.run("llama") { server in
+    /// Sequences of an encoder-decoder share steps with those of other adapters, and with none that act on all.
+    @Test func encoderDecodersShareSteps() async throws {
+        let methods: [any PEFTMethod.Type] = [
+            LoRA.self, IA3.self, PromptTuning.self, PrefixTuning.self, LayerNormTuning.self,
+        ]
+        try await SmallServer.run("t5-v1.1", methods) { server in
+            let gate = Gate()
+            let engine = try await server.engine { $0.afterStep = gate.pass }
+            defer { engine.stop() }
+            func submit(_ adapter: String?) throws -> AsyncStream<GenerationEvent> {
+                var request = GenerationRequest(Self.prompts[1], adapter, most: 8)
+                request.ignoresEndTokens = true
+                return try engine.submit(request)
+            }
+            gate.isClosed = true
+            var all = [try submit(nil)]
+            #expect(try await eventually { engine.statistics.running == 1 })
+            for method in methods.dropLast() { all.append(try submit(method.name)) }
+            gate.isClosed = false
+            for events in all { #expect(try await Answer(events).tokens[0].count == 8) }
+            // The first one's first step, and eight of the others.
+            #expect(try await eventually { engine.statistics.running == 0 })
+            #expect(engine.statistics.steps == 9)
+            gate.isClosed = true
+            all = [try submit(nil)]
+            #expect(try await eventually { engine.statistics.running == 1 })
+            all.append(try submit("layernorm"))
+            gate.isClosed = false
+            for events in all { #expect(try await Answer(events).tokens[0].count == 8) }
+            #expect(try await eventually { engine.statistics.running == 0 })
+            #expect(engine.statistics.steps == 9 + 16)
+        }
+    }
+
+    /// A prompt whose encoder has no position for it is no other sequence's failure; one that the model has room for may have an
+    /// answer as long as its positions.
+    @Test func encodersReadPromptsApart() async throws {
+        try await SmallServer.run("decoders/bart", [PromptTuning.self]) { server in
+            let gate = Gate()
+            let engine = try await server.engine { $0.afterStep = gate.pass }
+            defer { engine.stop() }
+            gate.isClosed = true
+            var request = GenerationRequest(Array(repeating: 7, count: 50), most: 60)
+            request.ignoresEndTokens = true
+            let long = try engine.submit(request)
+            #expect(try await eventually { engine.statistics.running == 1 })
+            // 64 tokens and the virtual ones.
+            let failing = try engine.submit(GenerationRequest(Array(repeating: 7, count: 64), "prompt", most: 4))
+            gate.isClosed = false
+            let error = try await #require(throws: ServingError.self) { try await Answer(failing) }
+            #expect(error.message.contains("64"), "\(error)")
+            #expect(try await Answer(long).tokens[0].count == 60)
+        }
+    }
+
+    @Test(arguments: ["llama", "t5-v1.1"]) func choicesContinueOnePrompt(base: String) async throws {
+        try await SmallServer.run(base) { server in
             let engine = try await server.engine { $0.prefillChunk = 4 }
             defer { engine.stop() }
             let prompt = Self.prompts[1]

@@ -23,8 +23,18 @@ import Torch
         }
     }
 
-    /// Every method's adapter over a Llama; BitFit, which needs biases, over a GPT-2.
-    @Test(arguments: [("llama", []), ("gpt2", ["bitfit", "lora"])] as [(String, Set<String>)])
+    /// Methods whose adapters change an encoder-decoder in ways of their own.
+    private static let encoderDecoder: Set<String> = [
+        "lora", "dora", "ia3", "prompt", "p-tuning", "prefix", "mpt", "houlsby", "parallel", "loha", "lokr", "vera",
+        "oft",
+        "road", "trainable_tokens", "selective",
+    ]
+
+    /// Every method's adapter over a Llama, those of several kinds over a T5; BitFit, which needs biases, over a GPT-2.
+    @Test(
+        arguments: [("llama", []), ("t5-v1.1", encoderDecoder), ("gpt2", ["bitfit", "lora"])]
+            as [(String, Set<String>)]
+    )
     func adaptersOfEveryMethodGetTheirOfflineTokens(base: String, only: Set<String>) async throws {
         try await SmallServer.run(base) { server in
             var server = server

@@ -241,11 +241,15 @@ CTTensor *ct_attention(const CTTensor *q, const CTTensor *k, const CTTensor *v, 
 int ct_write_columns(const CTTensor *cache, const CTTensor *x, int64_t column);
 /// A decode step of `count` sequences with fp32 KV caches of their own, [1, 1, capacity, key heads · size] each, on the CPU:
 /// writes row rows[i] of k and v [tokens, key heads, size] at columns[i] of caches i, and row rows[i] of y [tokens, heads, size]
-/// = softmax(scale · q kᵀ) v over the columns up to there, with a window > 0 only the last `window` of those. No gradients.
-/// Returns 0 on success.
+/// = softmax(scale · q kᵀ + bias) v over the columns up to there, with a window > 0 only the last `window` of those. The bias
+/// [heads, distances] is that of distances distances − 1 … 0 from the query, or NULL. No gradients. Returns 0 on success.
 int ct_decode_sequences(const CTTensor *q, const CTTensor *k, const CTTensor *v, int count, const int64_t *rows,
                         const CTTensor *const *key_caches, const CTTensor *const *value_caches, const int64_t *columns,
-                        int64_t window, double scale, const CTTensor *y);
+                        const CTTensor *bias, int64_t window, double scale, const CTTensor *y);
+/// Row i of y [count, heads, size] = softmax(scale · q kᵀ) v with row i of q and the fp32 keys and values i, [tokens, key heads,
+/// size] each, on the CPU. No gradients.
+CTTensor *ct_attend_sequences(const CTTensor *q, int count, const CTTensor *const *keys, const CTTensor *const *values,
+                              double scale);
 CTTensor *ct_lora_branch(const CTTensor *y, const CTTensor *x, const CTTensor *a, const CTTensor *b, double scale, double dropout,
                          uint64_t seed);
 /// How an adapter changes the rows first ..< end of a projection's output: y = gain ⊙ (y + scale · x aᵀ bᵀ), with a [r, in] and

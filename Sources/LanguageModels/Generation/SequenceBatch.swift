@@ -5,12 +5,14 @@ import TorchNN
 /// Continuous batching (Orca, Yu et al. 2022): sequences of any length join and leave a running batch between steps, and
 /// one step may feed single tokens to some sequences and chunks of a prompt to others.
 ///
-/// Each sequence has KV caches of its own, so that its outputs do not depend on the sequences beside it. Sequences of an
-/// encoder-decoder, and of models whose RoPE frequencies depend on the longest sequence, are computed one by one.
+/// Each sequence has KV caches of its own, so that its outputs do not depend on the sequences beside it. Sequences of models
+/// whose RoPE frequencies depend on the longest sequence are computed one by one.
 package struct SequenceBatch {
     package let model: any LanguageModel
     /// Whether a step computes its sequences together; otherwise ``step(_:)`` accepts one sequence.
     package let isShared: Bool
+    /// Whether a sequence may begin with keys and values of another. Those of an encoder-decoder depend on all of its prompt.
+    package var sharesPrefixes: Bool { isShared && startToken == nil }
     /// The token that a decoder starts with, after its encoder has read the prompt; `nil` for a decoder-only model.
     package let startToken: Int?
     /// The model's device, which it looks up among its parameters.
@@ -19,7 +21,7 @@ package struct SequenceBatch {
     /// The tokens that a step feeds to one sequence.
     package struct Input {
         package let sequence: CachedSequence
-        /// The next tokens; must not be empty.
+        /// The next tokens; must not be empty. One at a time for an encoder-decoder.
         package let tokens: [Int]
         /// Whether the logits after the last token are returned.
         package let readsLogits: Bool
@@ -41,7 +43,7 @@ package struct SequenceBatch {
         }
         self.model = model
         startToken = model.generationDefaults.startToken
-        isShared = (model as? any CausalModel)?.hasFixedRotations ?? false
+        isShared = (model as? any CausalModel)?.hasFixedRotations ?? (model is any EncoderDecoder)
         device = model.device
     }
 
@@ -79,10 +81,39 @@ package struct SequenceBatch {
             try withoutGradients {
                 try model.computing {
                     if isShared, let model = model as? any CausalModel { return model.step(inputs, device: device) }
+                    if let model = model as? any EncoderDecoder { return try step(inputs, of: model) }
                     return try stepAlone(inputs)
                 }
             }
         }
+    }
+
+    /// Reads the prompts of an encoder-decoder's new sequences, which ``step(_:)`` does otherwise. With adapter routing,
+    /// sequence i has route i.
+    /// - Throws: ``PEFTError`` for a token outside the vocabulary and a prompt that is too long.
+    package func start(_ sequences: [CachedSequence]) throws {
+        guard let model = model as? any EncoderDecoder else { return }
+        try withTorchErrors { try withoutGradients { try model.computing { try start(sequences, of: model) } } }
+    }
+
+    private func start(_ sequences: [CachedSequence], of model: some EncoderDecoder) throws {
+        for (row, sequence) in sequences.enumerated() where !sequence.hasMemory {
+            try model.requireKnown([sequence.source])
+            // One after another: matmuls round otherwise with the tokens of others.
+            RowRouting.within(rows: [row]) { model.start(sequence, device: device) }
+            try checkTorchErrors()
+        }
+    }
+
+    private func step(_ inputs: [Input], of model: some EncoderDecoder) throws -> Tensor? {
+        guard inputs.allSatisfy({ $0.tokens.count == 1 }) else {
+            throw PEFTError("an encoder-decoder's sequence has several tokens to feed", remedy: "feed one at a time")
+        }
+        try start(inputs.map(\.sequence), of: model)
+        let logits = model.step(inputs.map { ($0.sequence, $0.tokens[0]) }, device: device)
+        guard !inputs.allSatisfy(\.readsLogits) else { return logits }
+        let read = inputs.indices.filter { inputs[$0].readsLogits }
+        return read.isEmpty ? nil : logits.selecting(Tensor(read, device: device))
     }
 
     /// A sequence with the same cached tokens, to continue a prompt in several ways; `nil` if sequences are decoded one by
@@ -96,9 +127,9 @@ package struct SequenceBatch {
     /// - Parameters:
     ///   - length: number of tokens, at most those of the other; 0 for the virtual ones alone.
     ///   - capacity: number of tokens to reserve, without virtual ones.
-    /// - Returns: `nil` if sequences are decoded one by one, and for a part of a sequence in whose states later tokens are.
+    /// - Returns: `nil` without ``sharesPrefixes``, and for a part of a sequence in whose states later tokens are.
     package func prefix(of sequence: CachedSequence, length: Int, capacity: Int) throws -> CachedSequence? {
-        guard isShared, length <= sequence.length, length > 0 || sequence.columns > sequence.length else {
+        guard sharesPrefixes, length <= sequence.length, length > 0 || sequence.columns > sequence.length else {
             return nil
         }
         guard sequence.states.isEmpty || length == sequence.length else { return nil }
@@ -114,120 +145,19 @@ package struct SequenceBatch {
         let sequence = input.sequence
         var tokens = input.tokens[...]
         if sequence.state == nil {
-            // A decoder-only model's prefill excludes the last token, which the first decode step feeds.
-            let prompt = startToken == nil ? Array(tokens.dropLast()) : sequence.source
-            try model.requireKnown([prompt])
+            // The prefill excludes the last token, which the first decode step feeds.
             sequence.state = InvocationScope([input.prompt ?? input.tokens]).run {
                 model.startDecoding(
-                    PackedSequences([prompt], device: device), capacity: sequence.capacity, beams: 1)
+                    PackedSequences([Array(tokens.dropLast())], device: device), capacity: sequence.capacity, beams: 1
+                )
             }
             try checkTorchErrors()
-            if startToken == nil { tokens = tokens.suffix(1) }
+            tokens = tokens.suffix(1)
         }
         var logits: Tensor?
         for token in tokens { logits = sequence.state?.step(Tensor([token], device: device)) }
         sequence.length += input.tokens.count
         return input.readsLogits ? logits : nil
-    }
-}
-
-/// One sequence of a ``SequenceBatch``, with its cached keys and values.
-package final class CachedSequence {
-    /// The encoder's input; empty for a decoder-only model.
-    let source: [Int]
-    /// The prompt, for inputs that don't say it: the first tokens that were fed.
-    fileprivate var prompt: [Int]?
-    /// Number of tokens to reserve, without virtual ones.
-    package let capacity: Int
-    /// Number of tokens that were fed, without virtual ones.
-    package internal(set) var length = 0
-    /// Number of cached tokens, virtual ones included.
-    package fileprivate(set) var columns = 0
-    /// Whether nothing is cached, not even virtual tokens.
-    fileprivate var isEmpty: Bool { columns == 0 && length == 0 }
-    fileprivate var layers: [Int: Layer] = [:]
-    /// States of the layers without keys and values.
-    fileprivate var states: [Int: RecurrentState] = [:]
-    /// The state of a sequence that is decoded alone.
-    var state: (any DecodingState)?
-
-    /// Keys and values of one layer, `[1, 1, capacity, heads · size]`.
-    fileprivate struct Layer {
-        var keys: Tensor
-        var values: Tensor
-    }
-
-    /// - Parameters:
-    ///   - source: the encoder's input, for an encoder-decoder.
-    ///   - capacity: number of tokens to reserve, without virtual ones.
-    package init(source: [Int] = [], capacity: Int) { (self.source, self.capacity) = (source, max(1, capacity)) }
-
-    /// Writes keys and values `[tokens, heads, size]` at `column` of a layer's cache.
-    /// - Returns: all keys and values up to there, `[columns, heads, size]`, without a copy.
-    fileprivate func write(_ keys: Tensor, _ values: Tensor, layer: Int, column: Int) -> (
-        keys: Tensor, values: Tensor
-    ) {
-        let (count, heads, size) = (keys.dim(0), keys.dim(1), keys.dim(2))
-        let end = column + count
-        let cache = reserve(layer, from: column, to: end, keys, values)
-        Functions.write(keys.reshaped(1, 1, count, heads * size), into: cache.keys, column: column)
-        Functions.write(values.reshaped(1, 1, count, heads * size), into: cache.values, column: column)
-        return filled(cache, columns: end, size: size)
-    }
-
-    /// The first columns of a layer's keys and values, `[columns, heads, size]`, without a copy.
-    fileprivate func filled(layer: Int, columns: Int, size: Int) -> (keys: Tensor, values: Tensor)? {
-        layers[layer].map { filled($0, columns: columns, size: size) }
-    }
-
-    private func filled(_ cache: Layer, columns: Int, size: Int) -> (keys: Tensor, values: Tensor) {
-        func part(_ x: Tensor) -> Tensor { x.narrowed(axis: 2, 0..<columns).reshaped(columns, -1, size) }
-        return (part(cache.keys), part(cache.values))
-    }
-
-    /// A layer's cache with room for the columns up to `end`, those before `column` being filled, for keys and values
-    /// `[tokens, heads, size]`.
-    fileprivate func reserve(_ layer: Int, from column: Int, to end: Int, _ keys: Tensor, _ values: Tensor) -> Layer {
-        if let known = layers[layer] {
-            guard end > known.keys.dim(2) else { return known }
-            let larger = grown(known, to: end + end / 2, filled: column)
-            layers[layer] = larger
-            return larger
-        }
-        let shape = [1, 1, max(end, columns + capacity), keys.dim(1) * keys.dim(2)]
-        let new = Layer(
-            keys: .empty(shape, dtype: keys.dtype, device: keys.device),
-            values: .empty(shape, dtype: values.dtype, device: values.device))
-        layers[layer] = new
-        return new
-    }
-
-    fileprivate func copy() -> CachedSequence {
-        let other = CachedSequence(source: source, capacity: capacity)
-        other.prompt = prompt
-        (other.length, other.columns) = (length, columns)
-        other.layers = layers.mapValues { grown($0, to: max($0.keys.dim(2), columns), filled: columns) }
-        other.states = states
-        return other
-    }
-
-    fileprivate func prefix(_ length: Int, capacity: Int) -> CachedSequence {
-        let other = CachedSequence(source: source, capacity: capacity)
-        other.length = length
-        other.columns = columns - self.length + length
-        let room = other.columns + max(0, other.capacity - length)
-        other.layers = layers.mapValues { grown($0, to: room, filled: other.columns) }
-        other.states = states
-        return other
-    }
-
-    private func grown(_ cache: Layer, to capacity: Int, filled: Int) -> Layer {
-        func grown(_ x: Tensor) -> Tensor {
-            let larger = Tensor.empty([1, 1, capacity, x.dim(3)], dtype: x.dtype, device: x.device)
-            if filled > 0 { Functions.write(x.narrowed(axis: 2, 0..<filled), into: larger, column: 0) }
-            return larger
-        }
-        return Layer(keys: grown(cache.keys), values: grown(cache.values))
     }
 }
 

@@ -197,15 +197,17 @@ final class BARTBlock: Module, EncoderDecoderBlock {
             attention($0, rows: rows, bias: nil, causal: memory != nil)
         }
         return fed(
-            memory.map { memory in cross(attended) { $0($1, rows: rows, memory: memory) } } ?? attended)
+            memory.map { memory in crossed(attended) { $0($1, rows: rows, memory: memory) } } ?? attended)
     }
 
-    func step(_ x: Tensor, cache: KeyValueCache, bias: Tensor?, memory: CrossMemory) -> Tensor {
-        let attended = sublayer(x, attentionNorm, attentionOutput) { attention.step($0, cache: cache, bias: bias) }
-        return fed(cross(attended) { $0.step($1, memory: memory) })
+    func step(
+        _ x: Tensor, attend: (BARTAttention, Tensor) -> Tensor, cross: (BARTAttention, Tensor) -> Tensor
+    ) -> Tensor {
+        let attended = sublayer(x, attentionNorm, attentionOutput) { attend(attention, $0) }
+        return fed(crossed(attended, cross))
     }
 
-    private func cross(_ x: Tensor, _ attend: (BARTAttention, Tensor) -> Tensor) -> Tensor {
+    private func crossed(_ x: Tensor, _ attend: (BARTAttention, Tensor) -> Tensor) -> Tensor {
         guard let crossAttention, let crossNorm, let crossOutput else { return x }
         return sublayer(x, crossNorm, crossOutput) { attend(crossAttention, $0) }
     }

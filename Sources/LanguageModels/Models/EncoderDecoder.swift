@@ -102,6 +102,19 @@ extension EncoderDecoder {
         return PromptedRows(states: states, offsets: prompted.offsets, prompts: prompted.prompts)
     }
 
+    /// The encoder's keys and values of each decoder layer, with prefixes: packed `[tokens, heads, headSize]`, and where each
+    /// sequence starts.
+    func crossKeysAndValues(_ encoded: PromptedRows) -> [(keys: Tensor, values: Tensor, offsets: [Int])] {
+        decoder.blocks.compactMap { block in
+            guard let cross = block.crossAttention else { return nil }
+            func heads(_ x: Tensor) -> Tensor { x.reshaped(-1, cross.heads, cross.headSize) }
+            let (keys, values) = RowRouting.within(encoded.offsets) {
+                (heads(cross.k(encoded.states)), heads(cross.v(encoded.states)))
+            }
+            return cross.prefix(keys, values, offsets: encoded.offsets)
+        }
+    }
+
     /// Hidden states `[..., modelSize]` -> logits `[..., vocabulary]`.
     func scores(_ hidden: Tensor) -> Tensor {
         let hidden = outputScale == 1 ? hidden : hidden * outputScale
@@ -145,8 +158,11 @@ protocol EncoderDecoderBlock: StackedLayer {
     associatedtype Attention: EncoderDecoderAttention
     var attention: Attention { get }
     var crossAttention: Attention? { get }
-    /// Decode step: one token per sequence, x `[rows, 1, modelSize]`.
-    func step(_ x: Tensor, cache: KeyValueCache, bias: Tensor?, memory: CrossMemory) -> Tensor
+    /// Decode step: one token per sequence, x `[rows, modelSize]` or `[rows, 1, modelSize]`.
+    /// - Parameters:
+    ///   - attend: the self-attention of the tokens to what is cached.
+    ///   - cross: the cross-attention of the tokens to what the encoder has read.
+    func step(_ x: Tensor, attend: (Attention, Tensor) -> Tensor, cross: (Attention, Tensor) -> Tensor) -> Tensor
 }
 
 /// Self-attention or cross-attention of an encoder-decoder.

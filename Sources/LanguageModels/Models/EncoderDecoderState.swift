@@ -25,11 +25,7 @@ final class EncoderDecoderState<Model: EncoderDecoder>: DecodingState {
         let states = encoded.states
         let rows = prompts.rows
         missing = Array(repeating: 0, count: rows)
-        memories = model.decoder.blocks.compactMap { block in
-            guard let cross = block.crossAttention else { return nil }
-            func heads(_ x: Tensor) -> Tensor { x.reshaped(-1, cross.heads, cross.headSize) }
-            let own = RowRouting.within(encoded.offsets) { (heads(cross.k(states)), heads(cross.v(states))) }
-            let all = cross.prefix(own.0, own.1, offsets: encoded.offsets)
+        memories = model.crossKeysAndValues(encoded).map { all in
             func padded(_ x: Tensor) -> Tensor { x.padded(all.offsets).transposed(1, 2).contiguous() }
             return CrossMemory(
                 keys: padded(all.keys), values: padded(all.values), mask: Self.mask(all.offsets, like: states))
@@ -144,7 +140,11 @@ final class EncoderDecoderState<Model: EncoderDecoder>: DecodingState {
                     }
                     bias = last?.masked
                 }
-                x = block.step(x, cache: caches[index], bias: bias, memory: memories[index])
+                x = block.step(x) {
+                    $0.step($1, cache: caches[index], bias: bias)
+                } cross: {
+                    $0.step($1, memory: memories[index])
+                }
             }
             position += 1
             return x

@@ -171,14 +171,16 @@ final class T5Block: Module, EncoderDecoderBlock {
     }
 
     /// Decode step: one token per sequence, x `[rows, 1, modelSize]`.
-    func step(_ x: Tensor, cache: KeyValueCache, bias: Tensor?, memory: CrossMemory) -> Tensor {
+    func step(
+        _ x: Tensor, attend: (T5Attention, Tensor) -> Tensor, cross: (T5Attention, Tensor) -> Tensor
+    ) -> Tensor {
         var x = x
         var normed = attentionNorm(x)
-        let attended = attention.step(normed, cache: cache, bias: bias)
+        let attended = attend(attention, normed)
         x = x + attentionOutput(attended, input: normed, stream: ResidualStream(x))
         if let crossAttention, let crossNorm, let crossOutput {
             normed = crossNorm(x)
-            let mixed = crossAttention.step(normed, memory: memory)
+            let mixed = cross(crossAttention, normed)
             x = x + crossOutput(mixed, input: normed, stream: ResidualStream(x))
         }
         normed = feedForwardNorm(x)

@@ -49,6 +49,13 @@ package final class RowRouting {
         return try within(Array(0...count), body)
     }
 
+    /// Runs a part of a model with some of the sequences, in this order.
+    package static func within<Result>(rows: [Int], _ body: () throws -> Result) rethrows -> Result {
+        guard let current else { return try body() }
+        let routes = rows.map { current.routes[$0] }
+        return try RowRouting(routes: routes, isFrozen: current.isFrozen).run(body)
+    }
+
     /// Captures the routes and spans, to recompute a part of a forward pass.
     static func captured() -> (_ body: () -> Void) -> Void {
         guard let current else { return { $0() } }

@@ -26,15 +26,18 @@ struct DecodeSizes {
 void decode_attention(const DecodeSizes &, const float *q, const HeadsView &k, const HeadsView &v, const ScoreBias &bias,
                       float scale, float *y);
 
-/// A sequence's cached keys and values `[columns, key heads, size]`, contiguous, and the row of its token in q and y.
+/// A sequence's cached keys and values `[columns, key heads, size]`, contiguous, the row of its token in q and y, and the first
+/// head's biases of the columns, or NULL.
 struct CachedTokens {
     const float *keys, *values;
     int64_t columns, row;
+    const float *bias = nullptr;
 };
 
-/// Sizes of q and y [rows, heads, size], in which `heads / key_heads` successive heads share a key head.
+/// Sizes of q and y [rows, heads, size], in which `heads / key_heads` successive heads share a key head. The biases of two heads
+/// are `bias_stride` floats apart.
 struct SequenceSizes {
-    int64_t heads, key_heads, size;
+    int64_t heads, key_heads, size, bias_stride = 0;
 };
 
 /// The same for one token of each sequence, whose caches differ in length.
