@@ -60,6 +60,17 @@ def change_json(path, **fields):
         json.dump(value, file)
 
 
+def zero_tensors(path, part):
+    """Sets the tensors with `part` in their names to 0 in a safetensors file."""
+    with open(path, "r+b") as file:
+        length = struct.unpack("<Q", file.read(8))[0]
+        for name, entry in json.loads(file.read(length)).items():
+            if part in name:
+                begin, end = entry["data_offsets"]
+                file.seek(8 + length + begin)
+                file.write(bytes(end - begin))
+
+
 class Server:
     """A running server."""
 
@@ -392,6 +403,27 @@ class ErrorTests(ServerCase):
 
         self.wait(lambda: state() == "rejected")
         self.assertEqual(self.failure(400, "/v1/completions", {"model": "gpt2-lora", "prompt": "w5"})["code"], "adapter_rejected")
+
+    def test_adapters_that_change_nothing(self):
+        useless = os.path.join(self.folder, "useless")
+        shutil.copytree(os.path.join(ADAPTERS, "llama-lora"), useless)
+        zero_tensors(os.path.join(useless, "adapter_model.safetensors"), "lora_B")
+        os.rename(useless, os.path.join(self.adapters, "useless"))
+        error = self.failure(400, "/v1/load_lora_adapter", {"lora_name": "x", "lora_path": "useless"})
+        self.assertEqual(error["code"], "adapter_rejected")
+        self.assertEqual(error["message"], "the adapter changes no logit of the sample examples")
+
+        def own():
+            return next((a for a in self.server.get("/v1/adapters")["data"] if a["name"] == "useless"), {})
+
+        self.wait(lambda: own().get("state") == "rejected")
+        self.assertEqual(own()["problem"], error["message"])
+
+        def logged():
+            return [e for e in self.server.log if e.get("message") == "adapter rejected" and e.get("adapter") == "useless"]
+
+        self.wait(lambda: len(logged()) == 1)
+        self.assertEqual(logged()[0]["problem"], error["message"])
 
 
 class AdapterTests(ServerCase):

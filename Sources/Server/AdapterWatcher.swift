@@ -20,14 +20,17 @@ struct AdapterWatcher: Service {
     func run() async throws {
         try? await cancelWhenGracefulShutdown {
             var known: [String: Stamp] = [:]
+            var logged: Set<Int> = []
             var before = scan()
             // At the start nothing is being written.
             await apply(before, &known)
+            logRejected(known, &logged)
             while !Task.isCancelled {
                 try await Task.sleep(for: interval)
                 let now = scan()
                 // A folder that is being written changes between two scans.
                 await apply(now.filter { before[$0.key] == $0.value || known[$0.key] == $0.value }, &known, all: now)
+                logRejected(known, &logged)
                 before = now
             }
         }
@@ -43,14 +46,22 @@ struct AdapterWatcher: Service {
             known[name] = stamp
             do {
                 try await engine.registerAdapter(name, from: folder.appendingPathComponent(name))
-                let status = engine.adapters.first { $0.name == name }
-                var metadata: Logger.Metadata = ["adapter": .string(name)]
-                if let problem = status?.problem { metadata["problem"] = .string(problem) }
-                logger.log(
-                    level: status?.problem == nil ? .info : .warning,
-                    status?.problem == nil ? "adapter registered" : "adapter rejected", metadata: metadata)
+                guard engine.adapters.contains(where: { $0.name == name && $0.problem == nil }) else { continue }
+                logger.info("adapter registered", metadata: ["adapter": .string(name)])
             } catch { return }
         }
+    }
+
+    /// Logs each adapter that is of no use once: when it is found, or when a request was the first to load it.
+    /// - Parameter logged: versions of the adapters that were logged.
+    private func logRejected(_ known: [String: Stamp], _ logged: inout Set<Int>) {
+        let rejected = engine.adapters.filter { $0.problem != nil && known[$0.name] != nil }
+        for status in rejected where !logged.contains(status.version) {
+            logger.warning(
+                "adapter rejected",
+                metadata: ["adapter": .string(status.name), "problem": .string(status.problem ?? "")])
+        }
+        logged = Set(rejected.map(\.version))
     }
 
     private func scan() -> [String: Stamp] {

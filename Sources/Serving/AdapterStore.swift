@@ -41,6 +41,8 @@ final class AdapterStore {
         var requests = 0
         var lastUse = 0
         var problem: String?
+        /// Whether it is known to change the model's outputs.
+        var isEffective = false
 
         init(folder: URL, isPinned: Bool, version: Int) {
             (self.folder, self.isPinned, self.version) = (folder, isPinned, version)
@@ -49,6 +51,7 @@ final class AdapterStore {
 
     let set: AdapterSet
     let batch: MixedBatch
+    private let probe: EffectProbe
     private let limit: Int
     /// Memory of a virtual token's keys and values, if they are kept.
     private let virtualTokenBytes: Int
@@ -69,6 +72,7 @@ final class AdapterStore {
     init(_ model: any LanguageModel, limit: Int, virtualTokenBytes: Int = 0) {
         set = AdapterSet(on: model, isFrozen: true)
         batch = MixedBatch(set)
+        probe = EffectProbe(model)
         (self.limit, self.virtualTokenBytes) = (limit, virtualTokenBytes)
     }
 
@@ -212,6 +216,11 @@ final class AdapterStore {
         do {
             if let obstacle = adapter.servingObstacle { throw obstacle }
             let obstacle = try batch.obstacle(key)
+            if !entry.isEffective {
+                let refusal = try probe.refusal(of: adapter, in: folder) { try running(exclusively: key, $0) }
+                if let refusal { throw ServingError(.adapter, refusal, parameter: "lora_path") }
+                entry.isEffective = true
+            }
             let virtual = try virtualTokens(key, isExclusive: obstacle != nil)
             let bytes = adapter.frozenBytes + virtual * virtualTokenBytes
             loads += 1

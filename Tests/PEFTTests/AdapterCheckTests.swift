@@ -86,6 +86,12 @@ import TorchNN
         #expect(check.fits && !check.isEffective)
         #expect(check.warnings.contains { $0.contains("lora_B") && $0.contains("has no effect") })
         #expect(check.warnings.contains { $0.contains("changes no logit") })
+        #expect(check.refusal?.contains("changes no logit") == true)
+        // A module may be one that the sample doesn't use, such as an expert's.
+        var other = check
+        other.sites[0].strength = 0.01
+        #expect(other.refusal == nil)
+        #expect(try self.check().refusal == nil)
     }
 
     @Test func everyMismatchIsListed() throws {

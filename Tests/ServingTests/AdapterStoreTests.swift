@@ -132,4 +132,39 @@ import Torch
             }
         }
     }
+
+    /// LoRA with B = 0, factors of 1, rotations by 0, and tokens with the base's embeddings.
+    @Test func adaptersThatChangeNothingAreRejectedAsByVerify() async throws {
+        try await SmallServer.run("llama", [LoRA.self]) { server in
+            var server = server
+            var tokens = MethodChoice(TrainableTokens.self)
+            try tokens.set("trainable-tokens", to: "3,90")
+            let choices = [
+                MethodChoice(LoRA.self), MethodChoice(LoHa.self), MethodChoice(IA3.self), MethodChoice(OFT.self),
+                tokens,
+            ]
+            let engine = try await server.engine()
+            defer { engine.stop() }
+            let good = try #require(server.adapters["lora"])
+            let expected = try await Answer(engine.submit(long("lora"))).tokens
+            let model = try server.model()
+            let batch = model.batch([TrainingRow(input: [7, 8, 9], target: [5])], device: .cpu)
+            for choice in choices {
+                try server.addAdapter("useless", choice, seed: 3, deviation: 0)
+                let folder = try #require(server.adapters["useless"])
+                let error = try await #require(throws: ServingError.self, "\(choice.label)") {
+                    try await engine.loadAdapter("lora", from: folder, replaces: true)
+                }
+                let check = try AdapterCheck(AdapterFolder(folder), on: model, batches: [batch])
+                #expect(error.kind == .adapter && check.warnings.contains(error.message), "\(choice.label): \(error)")
+                try await engine.registerAdapter("watched", from: folder)
+                let status = try #require(engine.adapters.first { $0.name == "watched" })
+                #expect(status.state == .rejected && status.problem == error.message)
+                try await engine.registerAdapter("watched", from: good)
+                #expect(engine.adapters.allSatisfy { $0.state == .loaded })
+            }
+            // The adapters that they would have replaced go on.
+            #expect(try await Answer(engine.submit(long("lora"))).tokens == expected)
+        }
+    }
 }

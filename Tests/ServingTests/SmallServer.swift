@@ -57,9 +57,10 @@ struct SmallServer {
 
     func model() throws -> any LanguageModel { try ModelFolder(modelFolder).load() }
 
-    /// Writes an adapter with random values, made on `model` if one is given.
+    /// Writes an adapter with random values, made on `model` if one is given. Without a deviation it changes nothing.
     mutating func addAdapter(
-        _ name: String, _ choice: MethodChoice, seed: UInt64, on model: (any LanguageModel)? = nil
+        _ name: String, _ choice: MethodChoice, seed: UInt64, deviation: Double = 0.3,
+        on model: (any LanguageModel)? = nil
     ) throws {
         let adapter = try Adapter(choice, on: model ?? self.model(), seed: seed)
         var random = SeededRandom(seed: seed &+ 100)
@@ -67,7 +68,7 @@ struct SmallServer {
             let added = adapter.added.filter(\.parameter.isTrained).map(\.parameter.parameter.tensor)
             for tensor in added + adapter.trained.map(\.values) {
                 let noise = Tensor.zeros(like: tensor.detached())
-                noise.fillNormal(deviation: 0.3, from: &random)
+                noise.fillNormal(deviation: deviation, from: &random)
                 tensor.detached().add(noise)
             }
         }

@@ -89,6 +89,15 @@ package struct AdapterCheck: Codable, Sendable {
     /// Whether the adapter changes any logit of the sample batches.
     package var isEffective: Bool { (effect?.largest ?? 0) > 0 }
 
+    /// What is said of an adapter that changes no logit.
+    static let noEffect = "the adapter changes no logit of the sample examples"
+    /// Why the adapter is of no use: it doesn't fit, or changes nothing. `nil` if it changes a logit, or a value that the sample
+    /// batches don't use, such as an expert's.
+    package var refusal: String? {
+        // Rounding in fp64 is no change.
+        problems.first ?? (isEffective || sites.contains { $0.strength > 1e-12 } ? nil : Self.noEffect)
+    }
+
     /// The check of a folder that can't be read as an adapter.
     package init(unreadable error: PEFTError) {
         (method, parameters, problems) = ("unknown", 0, [error.description])
@@ -174,7 +183,7 @@ package struct AdapterCheck: Codable, Sendable {
             problems.append("the model's logits are NaN or infinite with the adapter")
             return
         }
-        if !isEffective { warnings.append("the adapter changes no logit of the sample examples") }
+        if !isEffective { warnings.append(Self.noEffect) }
         try measureSites(adapter, with, batches)
         measureScales(adapter, folder)
     }

@@ -151,6 +151,8 @@ public struct TrainedTokens: Sendable, Equatable {
 /// Trained rows of an embedding, `[tokens, size]`, that replace its own.
 final class TokenRows: Module, TiedEmbeddingAdapter, AdapterModule {
     @ParameterInfo(wrappedValue: Tensor.empty([0]), key: "rows") private var rows: Tensor
+    /// The trained tokens.
+    let tokens: [Int]
     /// Row indices in the embedding, int64 `[tokens]`.
     private let indices: Tensor
     /// For every embedding row, 0 or 1 + its index among the trained rows; int64 `[entries]`.
@@ -187,7 +189,7 @@ final class TokenRows: Module, TiedEmbeddingAdapter, AdapterModule {
     }
 
     private init(_ table: Embedding, _ ids: [Int], key: String, copies: [String], context: AttachmentContext) {
-        (self.key, self.copies) = (key, copies)
+        (self.key, self.copies, tokens) = (key, copies, ids)
         indices = Tensor(ids.map(Int64.init), device: context.device)
         var places = [Int64](repeating: 0, count: table.entries)
         for (place, id) in ids.enumerated() { places[id] = Int64(place) + 1 }
