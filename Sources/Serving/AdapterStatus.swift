@@ -32,4 +32,6 @@ package struct AdapterStatus: Sendable, Equatable {
     package var problem: String?
     /// A number that no other adapter of the engine had; replacing an adapter changes it.
     package var version: Int
+    /// Whether its folder was read for the next load.
+    var isRead = false
 }

@@ -36,6 +36,8 @@ final class AdapterStore {
         /// A number that no other adapter had, also of the same name.
         let version: Int
         var loaded: LoadedAdapter?
+        /// What was read ahead for the next load.
+        var source: AdapterSource?
         var method: String?
         var bytes = 0
         var requests = 0
@@ -84,13 +86,13 @@ final class AdapterStore {
 
     /// Adds an adapter, or replaces one in place, and loads it.
     /// - Throws: ``ServingError`` if the name is taken, or the adapter doesn't fit the model; nothing changes then.
-    func add(_ name: String, _ folder: URL, isPinned: Bool, replaces: Bool) throws {
+    func add(_ name: String, _ source: AdapterSource, isPinned: Bool, replaces: Bool) throws {
         guard replaces || entries[name] == nil else {
             throw ServingError(
                 .invalid, "adapter '\(name)' is loaded already; unload it first, or set load_inplace",
                 parameter: "lora_name")
         }
-        let entry = newEntry(folder, isPinned: isPinned)
+        let entry = newEntry(source, isPinned: isPinned)
         let before = entries[name]
         entry.requests = before?.requests ?? 0
         let adapter = try load(name, entry)
@@ -104,15 +106,17 @@ final class AdapterStore {
         if entries.updateValue(entry, forKey: name) == nil { sortedNames = nil }
     }
 
-    private func newEntry(_ folder: URL, isPinned: Bool) -> Entry {
+    private func newEntry(_ source: AdapterSource, isPinned: Bool) -> Entry {
         entryVersion += 1
-        return Entry(folder: folder, isPinned: isPinned, version: entryVersion)
+        let entry = Entry(folder: source.url, isPinned: isPinned, version: entryVersion)
+        entry.source = source
+        return entry
     }
 
     /// Adds or replaces an adapter of a watched folder, and loads it if there is room. One that doesn't fit the model is
     /// known with its problem, which requests get.
-    func register(_ name: String, _ folder: URL) {
-        let entry = newEntry(folder, isPinned: false)
+    func register(_ name: String, _ source: AdapterSource) {
+        let entry = newEntry(source, isPinned: false)
         entry.requests = entries[name]?.requests ?? 0
         // The adapter of before, if any, is no longer what the folder contains.
         retire(entries[name])
@@ -120,6 +124,14 @@ final class AdapterStore {
         do { entry.loaded = try load(name, entry, evicts: false) } catch {
             if let error = error as? ServingError, error.kind == .adapter { entry.problem = error.message }
         }
+        // It may be long until a request needs it.
+        entry.source = nil
+    }
+
+    /// Keeps what was read of an adapter until a request needs it.
+    func put(_ source: AdapterSource, version: Int) {
+        guard let entry = entries.values.first(where: { $0.version == version }), entry.loaded == nil else { return }
+        entry.source = source
     }
 
     /// Forgets an adapter; its running sequences continue with it.
@@ -142,6 +154,8 @@ final class AdapterStore {
         case ready(LoadedAdapter)
         /// Other adapters in use leave no memory for it.
         case wait
+        /// Its folder has to be read first; ``AdapterStore/put(_:version:)`` is called then.
+        case read(URL, version: Int)
     }
 
     /// The adapter for a request that starts now.
@@ -150,6 +164,7 @@ final class AdapterStore {
         guard let entry = entries[name] else { throw unknown(name) }
         if let problem = entry.problem { throw ServingError(.adapter, problem, parameter: "model") }
         if entry.loaded == nil {
+            guard entry.source != nil else { return .read(entry.folder, version: entry.version) }
             do { entry.loaded = try load(name, entry) } catch let error as ServingError {
                 if case .busy = error.kind { return .wait }
                 if error.kind == .adapter { entry.problem = error.message }
@@ -191,10 +206,7 @@ final class AdapterStore {
     private func load(_ name: String, _ entry: Entry, evicts: Bool = true) throws -> LoadedAdapter {
         version += 1
         let key = "\(name)#\(version)"
-        let folder: AdapterFolder
-        do { folder = try AdapterFolder(entry.folder) } catch {
-            throw ServingError(.adapter, error, parameter: "lora_path")
-        }
+        let folder = try (entry.source ?? AdapterSource(entry.folder)).folder
         let needed = folder.storedBytes
         guard needed <= limit else {
             throw ServingError(
@@ -224,6 +236,7 @@ final class AdapterStore {
             let virtual = try virtualTokens(key, isExclusive: obstacle != nil)
             let bytes = adapter.frozenBytes + virtual * virtualTokenBytes
             loads += 1
+            entry.source = nil
             entry.method = adapter.choice.label
             entry.bytes = bytes
             let canShare = obstacle == nil && virtual == 0
@@ -286,7 +299,7 @@ final class AdapterStore {
                     sharesBatches: !(entry.loaded?.isExclusive ?? false),
                     virtualTokens: entry.loaded?.virtualTokens ?? 0,
                     running: entry.loaded?.running ?? 0, requests: entry.requests, problem: entry.problem,
-                    version: entry.version)
+                    version: entry.version, isRead: entry.source != nil)
             }
         }
     }

@@ -51,18 +51,21 @@ final class EncodingBatch {
     var count: Int { running.count }
     var isIdle: Bool { running.isEmpty }
 
-    /// - Returns: `false` if the request has to wait for others to end.
-    func start(_ job: EncodingJob) -> Bool {
+    func start(_ job: EncodingJob) -> Turn {
         do {
             if let name = job.request.adapter {
-                guard case .ready(let adapter) = try store.use(name) else { return false }
-                job.adapter = adapter
-                adapter.running += 1
-                store.countRequest(name)
+                switch try store.use(name) {
+                case .ready(let adapter):
+                    job.adapter = adapter
+                    adapter.running += 1
+                    store.countRequest(name)
+                case .wait: return .waits
+                case .read(let folder, let version): return .reads(folder, version: version)
+                }
             }
             running.append(job)
         } catch { job.end(.failure(ServingError(.failed, error))) }
-        return true
+        return .taken
     }
 
     /// Ends and removes requests; `error` says why.

@@ -54,11 +54,19 @@ package final class Engine: @unchecked Sendable {
     private var state = State.running
     private var published = (statistics: EngineStatistics(), adapters: [AdapterStatus]())
     private var rejected = 0
+    /// Names of the adapters whose folders are read for requests that wait, by version.
+    private var reading: [Int: String] = [:]
+    /// Those that were read and are not known to the engine's thread yet.
+    private var sources: [(source: AdapterSource, version: Int)] = []
+    /// The threads that read them.
+    private let readers: OperationQueue
 
     private enum State { case running, draining, stopped }
 
     private init(_ settings: EngineSettings, _ tokenizer: Tokenizer) {
         (self.settings, shared) = (settings, SharedTokenizer(tokenizer))
+        readers = OperationQueue()
+        readers.maxConcurrentOperationCount = 4
     }
 
     /// Starts the engine's thread and loads the model on it.
@@ -158,6 +166,11 @@ package final class Engine: @unchecked Sendable {
         guard waiting < settings.maxWaiting else {
             rejected += 1
             throw ServingError(.busy(retryAfter: retryTime()), "\(waiting) requests are waiting; try again later")
+        }
+        if let status = published.adapters.first(where: { $0.name == adapter }), status.state == .unloaded,
+            !status.isRead
+        {
+            read(status.name, status.folder, version: status.version)
         }
     }
 
@@ -275,14 +288,38 @@ package final class Engine: @unchecked Sendable {
     package func loadAdapter(_ name: String, from folder: URL, isPinned: Bool = false, replaces: Bool = false)
         async throws
     {
+        let source = await read(folder)
         try await perform { loop in
-            try loop.store.add(name, folder, isPinned: isPinned, replaces: replaces)
+            try loop.store.add(name, source, isPinned: isPinned, replaces: replaces)
         }
     }
 
     /// Adds or replaces an adapter of a watched folder. If it doesn't fit, its status says why.
     package func registerAdapter(_ name: String, from folder: URL) async throws {
-        try await perform { $0.store.register(name, folder) }
+        let source = await read(folder)
+        try await perform { $0.store.register(name, source) }
+    }
+
+    /// Reads an adapter's folder on another thread than the engine's, which goes on meanwhile.
+    private func read(_ folder: URL) async -> AdapterSource {
+        await withCheckedContinuation { continuation in
+            readers.addOperation { continuation.resume(returning: AdapterSource(folder)) }
+        }
+    }
+
+    /// Reads an adapter's folder for requests that wait. Called with the lock held.
+    private func read(_ name: String, _ folder: URL, version: Int) {
+        guard reading[version] == nil else { return }
+        reading[version] = name
+        readers.addOperation { [weak self, settings] in
+            settings.beforeReading?(name)
+            let source = AdapterSource(folder)
+            guard let self else { return }
+            condition.withLock {
+                sources.append((source, version))
+                condition.signal()
+            }
+        }
     }
 
     /// Forgets an adapter; its running requests continue.
@@ -352,13 +389,19 @@ package final class Engine: @unchecked Sendable {
         publish(loop)
         while true {
             condition.lock()
-            while state != .stopped, commands.isEmpty, queue.isEmpty, encodings.isEmpty, cancelled.isEmpty,
-                loop.isIdle
-            {
-                condition.wait()
+            while state != .stopped, commands.isEmpty, cancelled.isEmpty, sources.isEmpty, loop.isIdle, !canStart {
+                guard !queue.isEmpty || !encodings.isEmpty else {
+                    condition.wait()
+                    continue
+                }
+                // Requests whose adapters are read may be late meanwhile.
+                guard condition.wait(until: Date(timeIntervalSinceNow: 0.1)) else { break }
             }
             let (tasks, left, isStopped) = (commands, cancelled, state == .stopped)
-            (commands, cancelled) = ([], [])
+            let arrived = sources
+            (commands, cancelled, sources) = ([], [], [])
+            let versions = Set(arrived.map(\.version))
+            var skipped = Set(reading.filter { !versions.contains($0.key) }.values)
             let now = ContinuousClock.now
             let abandoned = queue.remove { left.contains($0.id) }
             let late = queue.remove { ($0.request.deadline ?? now) < now }
@@ -381,27 +424,40 @@ package final class Engine: @unchecked Sendable {
                 return publish(loop)
             }
             loop.removeEnded(cancelled: left)
-            while loop.hasRoom, let job = nextJob() {
-                guard loop.start(job) else { break }
-                condition.lock()
-                // The queue may have grown, but nothing else takes its first element.
-                queue.popFirst()
-                condition.unlock()
-            }
-            while loop.hasEncodingRoom, let job = condition.withLock({ encodings.first }) {
-                guard loop.encodings.start(job) else { break }
-                condition.withLock { _ = encodings.popFirst() }
-            }
+            for (source, version) in arrived { loop.store.put(source, version: version) }
+            start(\.queue, &skipped, while: { loop.hasRoom }, loop.start)
+            start(\.encodings, &skipped, while: { loop.hasEncodingRoom }, loop.encodings.start)
             loop.step()
             publish(loop)
+            condition.withLock { for version in versions { reading[version] = nil } }
             settings.afterStep?(loop.currentStatistics)
         }
     }
 
-    private func nextJob() -> Job? {
-        condition.lock()
-        defer { condition.unlock() }
-        return queue.first
+    /// Whether a request waits whose adapter isn't being read. Called with the lock held.
+    private var canStart: Bool {
+        let names = Set(reading.values)
+        return queue.next(skipping: names) != nil || encodings.next(skipping: names) != nil
+    }
+
+    /// Starts the requests of a queue whose turn it is.
+    /// - Parameter skipped: names of the adapters that are being read.
+    private func start<Element>(
+        _ queue: ReferenceWritableKeyPath<Engine, ClientQueue<Element>>, _ skipped: inout Set<String>,
+        while hasRoom: () -> Bool, _ start: (Element) -> Turn
+    ) {
+        while hasRoom(), let next = condition.withLock({ self[keyPath: queue].next(skipping: skipped) }) {
+            switch start(next.element) {
+            case .waits: return
+            case .reads(let folder, let version):
+                // The key of a request is its adapter.
+                skipped.insert(next.key)
+                condition.withLock { read(next.key, folder, version: version) }
+            case .taken:
+                // The queue may have grown, but nothing else takes its elements.
+                condition.withLock { _ = self[keyPath: queue].pop(client: next.client, key: next.key) }
+            }
+        }
     }
 
     private func publish(_ loop: EngineLoop) {

@@ -5,6 +5,16 @@ import PEFTSupport
 import PEFTTokenizers
 import Torch
 
+/// What becomes of a request whose turn it is.
+enum Turn {
+    /// It has started, or failed.
+    case taken
+    /// It waits for others to end.
+    case waits
+    /// It waits for its adapter's folder to be read.
+    case reads(URL, version: Int)
+}
+
 /// The running batch of an ``Engine``. Belongs to the engine's thread.
 final class EngineLoop {
     let store: AdapterStore
@@ -73,16 +83,18 @@ final class EngineLoop {
     // MARK: Joining
 
     /// Adds a request's sequences to the batch.
-    /// - Returns: `false` if it has to wait for others to end.
-    func start(_ job: Job) -> Bool {
+    func start(_ job: Job) -> Turn {
         let request = job.request
         do {
             guard let batch else { throw ServingError(.invalid, "the model generates no text") }
-            guard running.isEmpty || running.count + request.choices <= settings.maxRunning else { return false }
+            guard running.isEmpty || running.count + request.choices <= settings.maxRunning else { return .waits }
             var adapter: LoadedAdapter?
             if let name = request.adapter {
-                guard case .ready(let loaded) = try store.use(name) else { return false }
-                adapter = loaded
+                switch try store.use(name) {
+                case .ready(let loaded): adapter = loaded
+                case .wait: return .waits
+                case .read(let folder, let version): return .reads(folder, version: version)
+                }
             }
             let virtual = adapter?.virtualTokens ?? 0
             let prompt = request.prompt
@@ -100,7 +112,7 @@ final class EngineLoop {
             }
             let bytes = (prompt.count + most + virtual) * bytesPerToken + bytesPerSequence
             let reserved = reservedBytes + bytes * request.choices
-            guard running.isEmpty || reserved <= settings.cacheBytes else { return false }
+            guard running.isEmpty || reserved <= settings.cacheBytes else { return .waits }
             let ends = request.ignoresEndTokens ? [] : job.settings.endTokens
             let capacity = isEncoded ? most : prompt.count + most
             let known = knownPrefix(of: prompt, adapter)
@@ -136,7 +148,7 @@ final class EngineLoop {
         } catch {
             end(job, ServingError(.failed, error))
         }
-        return true
+        return .taken
     }
 
     // MARK: Prefixes

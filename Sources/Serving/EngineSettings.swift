@@ -20,6 +20,8 @@ package struct EngineSettings: Sendable {
     package var defaultNewTokens: Int?
     /// Called on the engine's thread after each step. The engine goes on when it returns.
     package var afterStep: (@Sendable (EngineStatistics) -> Void)?
+    /// Called with an adapter's name, not on the engine's thread, before its folder is read for a request that waits.
+    package var beforeReading: (@Sendable (String) -> Void)?
 
     package init() {}
 }

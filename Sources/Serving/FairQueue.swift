@@ -6,8 +6,16 @@ struct ClientQueue<Element> {
     private(set) var count = 0
 
     var isEmpty: Bool { count == 0 }
-    /// The next element.
-    var first: Element? { order.first.flatMap { queues[$0]?.first } }
+    /// The keys that have elements.
+    var keys: Set<String> { queues.values.reduce(into: []) { $0.formUnion($1.keys) } }
+
+    /// The next element of other keys than these, with its client and key.
+    func next(skipping keys: Set<String> = []) -> (element: Element, client: String, key: String)? {
+        for client in order {
+            if let (element, key) = queues[client]?.next(skipping: keys) { return (element, client, key) }
+        }
+        return nil
+    }
 
     mutating func append(_ element: Element, client: String, key: String) {
         if queues[client] == nil { order.append(client) }
@@ -15,11 +23,11 @@ struct ClientQueue<Element> {
         count += 1
     }
 
-    /// Removes the next element; its client goes to the end of the round.
+    /// Removes the first element of a client's key, which go to the end of their rounds.
     @discardableResult
-    mutating func popFirst() -> Element? {
-        guard let client = order.first, let element = queues[client]?.popFirst() else { return nil }
-        order.removeFirst()
+    mutating func pop(client: String, key: String) -> Element? {
+        guard let element = queues[client]?.pop(key: key) else { return nil }
+        order.removeAll { $0 == client }
         if queues[client]?.isEmpty ?? true { queues[client] = nil } else { order.append(client) }
         count -= 1
         return element
@@ -46,10 +54,14 @@ struct FairQueue<Element> {
     private(set) var count = 0
 
     var isEmpty: Bool { count == 0 }
-    /// The next element.
-    var first: Element? { order.first.flatMap { queues[$0]?.first } }
-    /// Number of elements of each key.
-    var counts: [String: Int] { queues.mapValues(\.count) }
+    /// The keys that have elements.
+    var keys: [String] { order }
+
+    /// The next element of other keys than these, with its key.
+    func next(skipping keys: Set<String> = []) -> (element: Element, key: String)? {
+        guard let key = order.first(where: { !keys.contains($0) }) else { return nil }
+        return queues[key]?.first.map { ($0, key) }
+    }
 
     mutating func append(_ element: Element, key: String) {
         if queues[key] == nil { order.append(key) }
@@ -57,12 +69,12 @@ struct FairQueue<Element> {
         count += 1
     }
 
-    /// Removes the next element; its key goes to the end of the round.
+    /// Removes the first element of a key, which goes to the end of the round.
     @discardableResult
-    mutating func popFirst() -> Element? {
-        guard let key = order.first, var queue = queues[key], !queue.isEmpty else { return nil }
+    mutating func pop(key: String) -> Element? {
+        guard var queue = queues[key], !queue.isEmpty else { return nil }
         let element = queue.removeFirst()
-        order.removeFirst()
+        order.removeAll { $0 == key }
         queues[key] = queue.isEmpty ? nil : queue
         if !queue.isEmpty { order.append(key) }
         count -= 1

@@ -2,6 +2,7 @@ import Foundation
 import LanguageModels
 import PEFT
 import Serving
+import Synchronization
 import Testing
 import Torch
 
@@ -88,6 +89,60 @@ import Torch
             try await engine.registerAdapter("e", from: #require(folders["c"]))
             #expect(engine.adapters.map(\.state) == [.loaded, .unloaded, .unloaded, .loaded, .unloaded])
             #expect(engine.adapters.allSatisfy { $0.problem == nil })
+        }
+    }
+
+    /// A request whose adapter is on disk waits for its folder, and those of others go on.
+    @Test func foldersAreReadWhileOthersRun() async throws {
+        try await SmallServer.run("llama", [LoRA.self, IA3.self]) { server in
+            let probe = try await server.engine()
+            let bytes = probe.adapters.map(\.bytes).max() ?? 0
+            let expected = try await Answer(probe.submit(long("lora"))).tokens
+            probe.stop()
+            let read = Mutex<[String]>([])
+            let gate = DispatchSemaphore(value: 0)
+            let folders = server.adapters
+            var server = server
+            server.adapters = [:]
+            let engine = try await server.engine {
+                $0.adapterBytes = bytes + 8
+                $0.beforeReading = { name in
+                    read.withLock { $0.append(name) }
+                    gate.wait()
+                }
+            }
+            defer { engine.stop() }
+            for name in ["lora", "ia3"] { try await engine.loadAdapter(name, from: #require(folders[name])) }
+            #expect(engine.adapters.map(\.state) == [.loaded, .unloaded])
+            let waiting = try (0..<2).map { _ in try engine.submit(long("lora")) }
+            for name in ["ia3", nil] { #expect(try await Answer(engine.submit(long(name))).tokens[0].count == 60) }
+            #expect(engine.statistics.waiting == 2 && engine.adapters.map(\.state) == [.loaded, .unloaded])
+            gate.signal()
+            for events in waiting { #expect(try await Answer(events).tokens == expected) }
+            // Once for both requests.
+            #expect(read.withLock { $0 } == ["lora"])
+            #expect(engine.adapters.map(\.state) == [.unloaded, .loaded])
+        }
+    }
+
+    /// A folder that is gone by then is the failure of those requests alone.
+    @Test func foldersThatAreGoneFailTheirRequests() async throws {
+        try await SmallServer.run("llama", [LoRA.self, IA3.self]) { server in
+            let probe = try await server.engine()
+            let bytes = probe.adapters.map(\.bytes).max() ?? 0
+            probe.stop()
+            let folders = server.adapters
+            var server = server
+            server.adapters = [:]
+            let engine = try await server.engine { $0.adapterBytes = bytes + 8 }
+            defer { engine.stop() }
+            for name in ["lora", "ia3"] { try await engine.loadAdapter(name, from: #require(folders[name])) }
+            try FileManager.default.removeItem(at: #require(folders["lora"]))
+            let error = try await #require(throws: ServingError.self) {
+                try await Answer(engine.submit(long("lora")))
+            }
+            #expect(error.kind == .adapter && error.message.contains("doesn't exist"), "\(error)")
+            #expect(try await Answer(engine.submit(long("ia3"))).tokens[0].count == 60)
         }
     }
 

@@ -51,6 +51,11 @@ import Torch
             var settings = EngineSettings()
             // Requests share batches, and have several.
             settings.encodingBatch = 30
+            if family == "bert" {
+                // One of the two adapters is on disk at any time.
+                let bytes = try AdapterFolder(own.folder).tensorShapes.reduce(0) { $0 + 4 * $1.shape.reduce(1, *) }
+                settings.adapterBytes = bytes * 7 / 4
+            }
             let engine = try await Engine.start(settings, tokenizer: server.tokenizer) {
                 let base = try ModelFolder(server.modelFolder)
                 return try base.with(AdapterFolder(own.folder).head(on: base)).load()
