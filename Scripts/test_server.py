@@ -60,6 +60,14 @@ def change_json(path, **fields):
         json.dump(value, file)
 
 
+def write_certificate(folder, name):
+    """A certificate for this machine, and its key."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+         "-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.pem", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+
+
 def zero_tensors(path, part):
     """Sets the tensors with `part` in their names to 0 in a safetensors file."""
     with open(path, "r+b") as file:
@@ -303,6 +311,9 @@ class AnswerTests(ServerCase):
         self.complete(ignore_eos=True)
         self.wait(lambda: self.metric("peft:generation_tokens_total") == before + 8)
         self.assertGreater(self.metric("peft:time_to_first_token_seconds_count"), 0)
+        info = ('peft:lora_requests_info{max_lora="32",model_name="small",running_lora_adapters="",'
+                'waiting_lora_adapters=""}')
+        self.assertLess(abs(self.metric(info) - time.time()), 3600)
         status, headers, _ = self.server.send("GET", "/health", headers={"X-Request-Id": "my-id_1"})
         self.assertEqual(headers["X-Request-Id"], "my-id_1")
         _, headers, _ = self.server.send("GET", "/health", headers={"X-Request-Id": "a b"})
@@ -568,6 +579,124 @@ class ClientTests(unittest.TestCase):
                     [program(), "--model", server.model, "--keys", path], capture_output=True, text=True, timeout=60)
                 self.assertNotEqual(result.returncode, 0, text)
                 self.assertIn(said, result.stderr)
+
+
+@unittest.skipUnless(program(), "peft-server is not built")
+class ReloadTests(unittest.TestCase):
+    def write(self, path, *entries):
+        """Replaces the file, as an editor does."""
+        with open(path + ".new", "w") as file:
+            json.dump([{"name": n, "sha256": hashlib.sha256(n.encode()).hexdigest(), **fields} for n, fields in entries], file)
+        os.rename(path + ".new", path)
+
+    def logged(self, server, message, files, count):
+        """Waits for so many lines of the log, and returns the last."""
+        for _ in range(1200):
+            lines = [e for e in server.log if e.get("message") == message and e.get("files") == files]
+            if len(lines) >= count:
+                return lines[-1]
+            time.sleep(0.05)
+        self.fail(f"{message}: {server.log}")
+
+    def test_keys(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = folder + "/keys.json"
+            self.write(path, ("old", {}), ("slow", {"tokens_per_minute": 1}))
+            server = Server(folder, "--keys", path, "--scan-interval", "3600")
+            connection = server.connect()
+            self.addCleanup(connection.close)
+
+            def status(key):
+                connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {key}"})
+                response = connection.getresponse()
+                response.read()
+                return response.status
+
+            def complete(key):
+                # Many tokens, whose rate takes an hour to fill up again.
+                body = {"prompt": "w5 " * 60, "max_tokens": 1}
+                return server.send("POST", "/v1/completions", body, {"Authorization": f"Bearer {key}"})[0]
+
+            try:
+                self.assertEqual([status("old"), status("new"), complete("slow")], [200, 401, 200])
+                open_socket = connection.sock
+                form = {"Content-Type": "application/x-www-form-urlencoded"}
+                cookie = server.send("POST", "/login", "key=old&next=/", form)[1]["Set-Cookie"].split(";")[0]
+                self.assertEqual(server.send("GET", "/v1/adapters", headers={"Cookie": cookie})[0], 200)
+                self.write(path, ("new", {}), ("slow", {"tokens_per_minute": 1}))
+                server.process.send_signal(signal.SIGHUP)
+                self.logged(server, "reloaded", "keys", 1)
+                self.assertEqual([status("old"), status("new")], [401, 200])
+                self.assertIs(connection.sock, open_socket)
+                # What is left of a rate stays, and the sessions of a removed key end.
+                self.assertEqual(complete("slow"), 429)
+                self.assertEqual(server.send("GET", "/v1/adapters", headers={"Cookie": cookie})[0], 401)
+                with open(path, "w") as file:
+                    file.write("name: x")
+                server.process.send_signal(signal.SIGHUP)
+                self.assertIn("not a list of keys", self.logged(server, "not reloaded", "keys", 1)["problem"])
+                self.assertEqual([status("old"), status("new")], [401, 200])
+                # Without any keys nobody is served.
+                self.write(path)
+                server.process.send_signal(signal.SIGHUP)
+                self.logged(server, "reloaded", "keys", 2)
+                self.assertEqual([status("new"), complete("new")], [401, 401])
+            finally:
+                self.assertEqual(server.stop(), 0)
+            self.write(path, ("old", {}))
+            server = Server(folder, "--keys", path, "--scan-interval", "0.2", key="old")
+            try:
+                self.write(path, ("new", {}))
+                self.logged(server, "reloaded", "keys", 1)
+                self.assertEqual(server.send("GET", "/v1/models", headers={"Authorization": "Bearer new"})[0], 200)
+            finally:
+                self.assertEqual(server.stop(), 0)
+
+    @unittest.skipUnless(shutil.which("openssl"), "openssl is missing")
+    def test_certificates(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("a", "b"):
+                write_certificate(folder, name)
+            for kind in ("pem", "key"):
+                shutil.copy(f"{folder}/a.{kind}", f"{folder}/own.{kind}")
+            server = Server(
+                folder, "--tls-certificate", folder + "/own.pem", "--tls-key", folder + "/own.key", "--scan-interval", "3600")
+            trust = ssl.create_default_context(cafile=folder + "/a.pem")
+            trust.load_verify_locations(folder + "/b.pem")
+
+            def connect():
+                connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=60, context=trust)
+                self.addCleanup(connection.close)
+                self.assertEqual(status(connection), 200)
+                return connection, connection.sock.getpeercert(binary_form=True)
+
+            def status(connection):
+                connection.request("GET", "/v1/models")
+                response = connection.getresponse()
+                response.read()
+                return response.status
+
+            def expected(name):
+                with open(f"{folder}/{name}.pem") as file:
+                    return ssl.PEM_cert_to_DER_cert(file.read())
+
+            try:
+                first, certificate = connect()
+                self.assertEqual(certificate, expected("a"))
+                # The key alone doesn't fit.
+                shutil.copy(folder + "/b.key", folder + "/own.key")
+                server.process.send_signal(signal.SIGHUP)
+                self.assertIn("is not the key of", self.logged(server, "not reloaded", "certificate", 1)["problem"])
+                self.assertEqual(connect()[1], expected("a"))
+                shutil.copy(folder + "/b.pem", folder + "/own.pem")
+                server.process.send_signal(signal.SIGHUP)
+                self.logged(server, "reloaded", "certificate", 1)
+                self.assertEqual(connect()[1], expected("b"))
+                open_socket = first.sock
+                self.assertEqual(status(first), 200)
+                self.assertIs(first.sock, open_socket)
+            finally:
+                self.assertEqual(server.stop(), 0)
 
 
 @unittest.skipUnless(program(), "peft-server is not built")
@@ -974,10 +1103,7 @@ class LifeCycleTests(unittest.TestCase):
     def test_tls(self):
         with tempfile.TemporaryDirectory() as folder:
             for name in ("a", "b"):
-                subprocess.run(
-                    ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
-                     "-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.pem", "-subj", "/CN=localhost",
-                     "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+                write_certificate(folder, name)
             files = ["--tls-certificate", folder + "/a.pem", "--tls-key", folder + "/a.key"]
             server = Server(folder, *files, key=KEY)
             try:

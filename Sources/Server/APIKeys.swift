@@ -1,23 +1,37 @@
 import CHub
 import HTTPTypes
 import Hummingbird
+import Synchronization
 
-/// The clients with API keys. Only the keys' SHA-256 digests stay in memory.
-struct APIKeys: Sendable {
-    private let clients: [Client]
+/// The clients with API keys, which a reload replaces. Only the keys' SHA-256 digests stay in memory.
+final class APIKeys: Sendable {
+    private let clients: Mutex<[Client]>
+    /// Whether the server needs no key. One that was started with keys never becomes open.
+    let isEmpty: Bool
 
-    init(_ clients: [Client]) { self.clients = clients }
+    init(_ clients: [Client]) {
+        isEmpty = clients.isEmpty
+        self.clients = Mutex(clients)
+    }
+
+    /// Replaces the clients. Those that stay as they are keep what is left of their rates.
+    /// - Returns: whether a key without limits is gone, with which a browser may have begun a session.
+    func replace(_ new: [Client]) -> Bool {
+        clients.withLock { clients in
+            let kept = new.map { client in clients.first { $0.isSame(as: client) } ?? client }
+            defer { clients = kept }
+            return clients.contains { old in old.isAdministrator && !kept.contains { $0 === old } }
+        }
+    }
 
     /// The client with this key. Compares with all keys, in a time that does not depend on where they differ.
     func client(_ key: String) -> Client? {
         let digest = Self.digest(key)
-        return clients.reduce(nil) { found, client in
+        return clients.withLock { $0 }.reduce(nil) { found, client in
             let difference = zip(client.digest, digest).reduce(UInt8(0)) { $0 | ($1.0 ^ $1.1) }
             return difference == 0 ? client : found
         }
     }
-
-    var isEmpty: Bool { clients.isEmpty }
 
     static func digest(_ key: String) -> [UInt8] {
         var state = chub_digest()

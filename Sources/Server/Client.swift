@@ -27,6 +27,12 @@ final class Client: Sendable {
     /// Whether it may see all adapters and metrics, and load and unload adapters.
     var isAdministrator: Bool { models == nil }
 
+    /// Whether another entry says the same.
+    func isSame(as other: Client) -> Bool {
+        name == other.name && digest == other.digest && models == other.models
+            && requests?.perMinute == other.requests?.perMinute && tokens?.perMinute == other.tokens?.perMinute
+    }
+
     func mayUse(_ model: String) -> Bool { models?.contains(model) ?? true }
 
     /// Counts a request.

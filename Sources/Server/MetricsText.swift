@@ -1,3 +1,4 @@
+import Foundation
 import Serving
 
 /// Metrics in Prometheus' text format, with vLLM's names behind the prefix `peft:`.
@@ -5,7 +6,12 @@ struct MetricsText {
     private(set) var text = ""
     private let model: String
 
-    init(_ statistics: EngineStatistics, adapters: [AdapterStatus], model: String) {
+    /// - Parameters:
+    ///   - waiting: names of the adapters of requests that wait.
+    ///   - mostAdapters: maximum number of adapters in a batch.
+    init(
+        _ statistics: EngineStatistics, adapters: [AdapterStatus], waiting: [String], mostAdapters: Int, model: String
+    ) {
         self.model = model
         gauge("num_requests_running", "Number of sequences in the running batch.", Double(statistics.running))
         gauge("num_requests_waiting", "Number of requests that wait.", Double(statistics.waiting))
@@ -15,6 +21,13 @@ struct MetricsText {
         gauge("kv_cache_bytes", "Reserved KV memory.", Double(statistics.cacheBytes))
         gauge("prefix_cache_bytes", "Memory of kept prefixes.", Double(statistics.prefixBytes))
         gauge("adapter_memory_bytes", "Memory of the loaded adapters.", Double(statistics.adapterBytes))
+        gauge(
+            "lora_requests_info", "Time at which requests of these adapters were running and waiting.",
+            Date().timeIntervalSince1970,
+            [
+                "running_lora_adapters": adapters.filter { $0.running > 0 }.map(\.name).joined(separator: ","),
+                "waiting_lora_adapters": waiting.joined(separator: ","), "max_lora": "\(mostAdapters)",
+            ])
         counter("prompt_tokens", "Number of prompt tokens.", [([:], Double(statistics.promptTokens))])
         counter(
             "prefix_cache_queries", "Number of prompt tokens that were looked up among the kept prefixes.",
@@ -58,9 +71,9 @@ struct MetricsText {
         text += "# HELP peft:\(name) \(help)\n# TYPE peft:\(name) \(type)\n"
     }
 
-    private mutating func gauge(_ name: String, _ help: String, _ value: Double) {
+    private mutating func gauge(_ name: String, _ help: String, _ value: Double, _ own: [String: String] = [:]) {
         head(name, help, "gauge")
-        text += "peft:\(name)\(labels([:])) \(value)\n"
+        text += "peft:\(name)\(labels(own)) \(value)\n"
     }
 
     private mutating func counter(_ name: String, _ help: String, _ values: [([String: String], Double)]) {

@@ -65,7 +65,7 @@ struct ServerCommand: AsyncParsableCommand {
         }
         LoggingSystem.bootstrap { _ in ServerLogHandler(level: level, isJSON: options.logFormat == .json) }
         let logger = Logger(label: "peft-server")
-        let tls = try options.tls?.configuration()
+        let certificate = try options.tls.map(ServedCertificate.init)
         let keys = try APIKeys(options.clients())
         let folder = try Self.folder(options)
         let url = folder.url
@@ -106,15 +106,16 @@ struct ServerCommand: AsyncParsableCommand {
         let patience: Int64 = 75
         let application = Application(
             router: router,
-            server: try tls.map {
-                try .tls(.http1(configuration: .init(idleTimeout: .seconds(patience))), tlsConfiguration: $0)
+            server: try certificate.map {
+                try .tls(
+                    .http1(configuration: .init(idleTimeout: .seconds(patience))), tlsConfiguration: $0.configuration)
             } ?? .http1(configuration: .init(idleTimeout: .seconds(patience))),
             configuration: .init(address: .hostname(options.host, port: options.port), serverName: "peft-server"),
             onServerRunning: { channel in
                 logger.info(
                     "listening",
                     metadata: [
-                        "scheme": .string(tls == nil ? "http" : "https"), "host": .string(options.host),
+                        "scheme": .string(certificate == nil ? "http" : "https"), "host": .string(options.host),
                         "port": .stringConvertible(channel.localAddress?.port ?? options.port),
                         "model": .string(names.base),
                         "context_length": .stringConvertible(engine.model.contextLength),
@@ -127,6 +128,7 @@ struct ServerCommand: AsyncParsableCommand {
                     folder: URL(fileURLWithPath: watched), engine: engine, names: names,
                     interval: .seconds(options.scanInterval), logger: logger, reserved: pinned))
         }
+        if let reloader = reloader(keys, certificate, logger) { services.append(reloader) }
         services.append(readiness)
         var group = ServiceGroupConfiguration(
             services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
@@ -136,6 +138,24 @@ struct ServerCommand: AsyncParsableCommand {
         }
         engine.stop()
         logger.info("stopped")
+    }
+
+    /// Reads the files of `--keys` and `--tls-certificate` again when it has to; `nil` without such files.
+    private func reloader(_ keys: APIKeys, _ certificate: ServedCertificate?, _ logger: Logger) -> FileReloader? {
+        var entries: [FileReloader.Entry] = []
+        if let path = options.keys {
+            entries.append(
+                .init(name: "keys", paths: [path]) { [options] in
+                    if try keys.replace(options.clients()) { PageSessions.shared.endAll() }
+                })
+        }
+        if let certificate {
+            let files = certificate.files
+            entries.append(
+                .init(name: "certificate", paths: [files.certificate, files.key], reload: certificate.reload))
+        }
+        guard !entries.isEmpty else { return nil }
+        return FileReloader(entries, interval: options.scanInterval, logger: logger)
     }
 
     /// Loads the adapters of `--adapter`.

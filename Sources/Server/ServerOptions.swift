@@ -33,7 +33,9 @@ struct ServerOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp("Folder of training runs and reports to show as pages at /runs.", valueName: "folder"))
     var runs: String?
-    @Option(help: ArgumentHelp("Seconds between two looks at --adapters-dir.", valueName: "seconds"))
+    @Option(
+        help: ArgumentHelp(
+            "Seconds between two looks at --adapters-dir, --keys and --tls-certificate.", valueName: "seconds"))
     var scanInterval = 5.0
 
     @Option(

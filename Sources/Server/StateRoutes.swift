@@ -18,7 +18,10 @@ struct StateRoutes: Sendable {
                 ["status": isReady ? "ready" : "shutting down"], status: isReady ? .ok : .serviceUnavailable)
         }
         router.get("/metrics") { [engine, names] _, _ in
-            let text = MetricsText(engine.statistics, adapters: engine.adapters, model: names.base).text
+            let text = MetricsText(
+                engine.statistics, adapters: engine.adapters, waiting: engine.waitingAdapters,
+                mostAdapters: engine.settings.maxRunning, model: names.base
+            ).text
             return Response(
                 status: .ok, headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
                 body: ResponseBody(byteBuffer: ByteBuffer(string: text)))

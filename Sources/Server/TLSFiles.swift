@@ -1,9 +1,41 @@
 import Foundation
 import NIOSSL
 import PEFTSupport
+import Synchronization
+
+/// The certificate that new connections get. A reload replaces it and leaves connections alone.
+final class ServedCertificate: Sendable {
+    let files: TLSFiles
+    /// What the files said when they were read last.
+    private let current: Mutex<TLSConfiguration>
+
+    /// - Throws: ``PEFTError`` for files that can't be read or don't belong together.
+    init(_ files: TLSFiles) throws {
+        self.files = files
+        current = Mutex(try files.configuration())
+    }
+
+    /// - Throws: ``PEFTError`` for files that can't be read or don't belong together; nothing changes then.
+    func reload() throws {
+        let new = try files.configuration()
+        current.withLock { $0 = new }
+    }
+
+    /// The server's configuration, which looks the current certificate up for each connection.
+    var configuration: TLSConfiguration {
+        var configuration = current.withLock { $0 }
+        configuration.sslContextCallback = { [self] _, promise in
+            let latest = current.withLock { $0 }
+            var own = NIOSSLContextConfigurationOverride()
+            (own.certificateChain, own.privateKey) = (latest.certificateChain, latest.privateKey)
+            promise.succeed(own)
+        }
+        return configuration
+    }
+}
 
 /// The certificate and private key of `--tls-certificate` and `--tls-key`.
-struct TLSFiles {
+struct TLSFiles: Sendable {
     let certificate: String
     let key: String
 

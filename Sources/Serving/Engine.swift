@@ -333,6 +333,11 @@ package final class Engine: @unchecked Sendable {
         return published.adapters
     }
 
+    /// Names of the adapters of requests that wait, in order.
+    package var waitingAdapters: [String] {
+        condition.withLock { queue.keys.union(encodings.keys).subtracting([""]).sorted() }
+    }
+
     package var statistics: EngineStatistics {
         condition.lock()
         defer { condition.unlock() }

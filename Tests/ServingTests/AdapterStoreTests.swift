@@ -95,6 +95,7 @@ import Torch
     /// A request whose adapter is on disk waits for its folder, and those of others go on.
     @Test func foldersAreReadWhileOthersRun() async throws {
         try await SmallServer.run("llama", [LoRA.self, IA3.self]) { server in
+            var server = server
             let probe = try await server.engine()
             let bytes = probe.adapters.map(\.bytes).max() ?? 0
             let expected = try await Answer(probe.submit(long("lora"))).tokens
@@ -102,7 +103,6 @@ import Torch
             let read = Mutex<[String]>([])
             let gate = DispatchSemaphore(value: 0)
             let folders = server.adapters
-            var server = server
             server.adapters = [:]
             let engine = try await server.engine {
                 $0.adapterBytes = bytes + 8
@@ -116,6 +116,7 @@ import Torch
             #expect(engine.adapters.map(\.state) == [.loaded, .unloaded])
             let waiting = try (0..<2).map { _ in try engine.submit(long("lora")) }
             for name in ["ia3", nil] { #expect(try await Answer(engine.submit(long(name))).tokens[0].count == 60) }
+            #expect(engine.waitingAdapters == ["lora"])
             #expect(engine.statistics.waiting == 2 && engine.adapters.map(\.state) == [.loaded, .unloaded])
             gate.signal()
             for events in waiting { #expect(try await Answer(events).tokens == expected) }
@@ -128,11 +129,11 @@ import Torch
     /// A folder that is gone by then is the failure of those requests alone.
     @Test func foldersThatAreGoneFailTheirRequests() async throws {
         try await SmallServer.run("llama", [LoRA.self, IA3.self]) { server in
+            var server = server
             let probe = try await server.engine()
             let bytes = probe.adapters.map(\.bytes).max() ?? 0
             probe.stop()
             let folders = server.adapters
-            var server = server
             server.adapters = [:]
             let engine = try await server.engine { $0.adapterBytes = bytes + 8 }
             defer { engine.stop() }

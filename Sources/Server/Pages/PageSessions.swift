@@ -9,7 +9,7 @@ final class PageSessions: Sendable {
 
     private static let cookie = "peft_session"
     private static let pages: Set = ["/", "/playground", "/runs"]
-    /// Random tokens; a restart of the server ends all sessions.
+    /// Random tokens; a restart of the server ends all sessions, and so does a reload that removes a key.
     private let tokens = LockedSet()
 
     /// Whether a request needs no key in its header: the login itself, or one with the cookie of a session.
@@ -40,6 +40,9 @@ final class PageSessions: Sendable {
         return "\(Self.cookie)=\(token); Path=/; HttpOnly; SameSite=Strict\(isSecure ? "; Secure" : "")"
     }
 
+    /// Ends all sessions.
+    func endAll() { tokens.removeAll() }
+
     /// A set of texts that several threads use.
     private final class LockedSet: @unchecked Sendable {
         private let lock = NSLock()
@@ -47,5 +50,6 @@ final class PageSessions: Sendable {
 
         func contains(_ value: String) -> Bool { lock.withLock { values.contains(value) } }
         func insert(_ value: String) { lock.withLock { _ = values.insert(value) } }
+        func removeAll() { lock.withLock { values = [] } }
     }
 }
