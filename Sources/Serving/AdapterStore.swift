@@ -229,7 +229,9 @@ final class AdapterStore {
             if let obstacle = adapter.servingObstacle { throw obstacle }
             let obstacle = try batch.obstacle(key)
             if !entry.isEffective {
-                let refusal = try probe.refusal(of: adapter, in: folder) { try running(exclusively: key, $0) }
+                let refusal = try probe.refusal(of: adapter, in: folder) {
+                    try obstacle == nil ? batch.run([key], $0) : running(exclusively: key, $0)
+                }
                 if let refusal { throw ServingError(.adapter, refusal, parameter: "lora_path") }
                 entry.isEffective = true
             }

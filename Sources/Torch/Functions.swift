@@ -186,20 +186,26 @@ package enum Functions {
         wrap(ct_lora_branch(y.pointer, x.pointer, a.pointer, b.pointer, scale, dropout, seed))
     }
 
-    /// How an adapter changes rows of a projection's output: y = gain ⊙ (y + scale · x aᵀ bᵀ).
+    /// How an adapter changes rows of a projection's output: y = gain ⊙ (y + scale · x ΔWᵀ) with ΔW = b a, or, with other factors,
+    /// ΔW = (bᵀ a) ∘ (otherBᵀ otherA).
     package struct RowBranch {
         package let rows: Range<Int>
-        /// a `[r, in]` and b `[out, r]`.
+        /// a `[r, in]` and b `[out, r]`; with other factors `[r, out]`.
         package let factors: (a: Tensor, b: Tensor, scale: Double)?
+        /// otherA `[r, in]` and otherB `[r, out]` of a Hadamard product.
+        package let others: (a: Tensor, b: Tensor)?
         /// As many elements as outputs.
         package let gain: Tensor?
         /// Whether the projection's bias stays outside of the gain.
         package let keepsBias: Bool
 
         package init(
-            rows: Range<Int>, factors: (a: Tensor, b: Tensor, scale: Double)?, gain: Tensor? = nil,
-            keepsBias: Bool = false
-        ) { (self.rows, self.factors, self.gain, self.keepsBias) = (rows, factors, gain, keepsBias) }
+            rows: Range<Int>, factors: (a: Tensor, b: Tensor, scale: Double)?, others: (a: Tensor, b: Tensor)? = nil,
+            gain: Tensor? = nil, keepsBias: Bool = false
+        ) {
+            (self.rows, self.factors, self.others) = (rows, factors, others)
+            (self.gain, self.keepsBias) = (gain, keepsBias)
+        }
     }
 
     /// Applies branches to disjoint rows of y `[tokens, out]` in place, for x `[tokens, in]`: one call for a mixed-adapter
@@ -208,7 +214,8 @@ package enum Functions {
         let list = branches.map { branch in
             CTRowBranch(
                 first: Int64(branch.rows.lowerBound), end: Int64(branch.rows.upperBound),
-                a: branch.factors?.a.pointer, b: branch.factors?.b.pointer, gain: branch.gain?.pointer,
+                a: branch.factors?.a.pointer, b: branch.factors?.b.pointer, other_a: branch.others?.a.pointer,
+                other_b: branch.others?.b.pointer, gain: branch.gain?.pointer,
                 scale: branch.factors?.scale ?? 0, keeps_bias: branch.keepsBias)
         }
         withExtendedLifetime((branches, bias)) {

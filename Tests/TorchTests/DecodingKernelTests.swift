@@ -192,6 +192,49 @@ import TorchTestSupport
         }
     }
 
+    /// Hadamard products of few and many rows, of ranks for which each row and for which ΔW is less work.
+    @Test(arguments: [DType.float32, .float64]) func hadamardBranches(dtype: DType) throws {
+        try withTorchErrors {
+            withoutGradients {
+                for (inputs, outputs) in [(70, 45), (16, 3)] {
+                    let x = random(24, inputs, seed: 1), y = random(24, outputs, seed: 2)
+                    let kinds: [(rows: Range<Int>, rank: Int)] = [(0..<1, 8), (1..<4, 3), (5..<23, 5), (23..<24, 40)]
+                    let result = y.to(dtype).clone()
+                    let expected = y.to(.float64)
+                    var branches: [Functions.RowBranch] = []
+                    for (index, (rows, rank)) in kinds.enumerated() {
+                        func factor(_ size: Int, _ kind: UInt64) -> Tensor {
+                            random(rank, size, seed: 10 * UInt64(index + 1) + kind)
+                        }
+                        let (a, b) = (factor(inputs, 1), factor(outputs, 2))
+                        let others = (a: factor(inputs, 3), b: factor(outputs, 4))
+                        func product(_ a: Tensor, _ b: Tensor) -> Tensor {
+                            b.to(.float64).T.matmul(a.to(.float64))
+                        }
+                        let delta = product(a, b) * product(others.a, others.b)
+                        let part = expected.narrowed(axis: 0, rows)
+                        part.copy(from: part + x.narrowed(axis: 0, rows).to(.float64).matmul(delta.T) * 0.25)
+                        branches.append(
+                            .init(
+                                rows: rows, factors: (a.to(dtype), b.to(dtype), 0.25),
+                                others: (others.a.to(dtype), others.b.to(dtype))))
+                    }
+                    Functions.rowBranches(result, x: x.to(dtype), bias: nil, branches)
+                    #expect(relativeDifference(result, expected) < (dtype == .float32 ? 2e-6 : 1e-14))
+                }
+            }
+        }
+        let x = Tensor.zeros([2, 4]), y = Tensor.zeros([2, 3])
+        #expect(throws: (any Error).self) {
+            try withTorchErrors {
+                let branch = Functions.RowBranch(
+                    rows: 0..<2, factors: (.zeros([2, 4]), .zeros([2, 3]), 1),
+                    others: (.zeros([2, 5]), .zeros([2, 3])))
+                Functions.rowBranches(y, x: x, bias: nil, [branch])
+            }
+        }
+    }
+
     @Test(arguments: [DType.float32, .float64]) func scaledRows(dtype: DType) throws {
         try withTorchErrors {
             withoutGradients {
@@ -227,6 +270,40 @@ import TorchTestSupport
         }
     }
 
+    /// One query of each sequence, with keys and values of its own, and query heads that share a key head.
+    @Test func attentionToSequencesOfTheirOwn() throws {
+        try withTorchErrors {
+            withoutGradients {
+                let q = random(4, 6, 12, seed: 1)
+                for heads in [6, 2] {
+                    let lengths = [1, 40, 17, 3]
+                    let own = lengths.enumerated().map { row, length in
+                        (
+                            keys: random(length, heads, 12, seed: 10 + UInt64(row)),
+                            values: random(length, heads, 12, seed: 20 + UInt64(row))
+                        )
+                    }
+                    let result = Functions.attendSequences(
+                        q.to(.float32), to: own.map { ($0.keys.to(.float32), $0.values.to(.float32)) }, scale: 0.3)
+                    for (row, (keys, values)) in own.enumerated() {
+                        func byHead(_ x: Tensor) -> Tensor { x.transposed(0, 1).unsqueezed(0) }
+                        let expected = Functions.attention(
+                            q.narrowed(axis: 0, row..<(row + 1)).reshaped(1, heads, -1, 12), byHead(keys),
+                            byHead(values), mask: nil, scale: 0.3)
+                        let part = result.narrowed(axis: 0, row..<(row + 1)).reshaped(expected.shape)
+                        #expect(relativeDifference(part, expected) < 3e-6)
+                    }
+                }
+            }
+        }
+        #expect(throws: (any Error).self) {
+            try withTorchErrors {
+                _ = Functions.attendSequences(
+                    .zeros([1, 6, 12]), to: [(.zeros([3, 4, 12]), .zeros([3, 4, 12]))], scale: 1)
+            }
+        }
+    }
+
     /// Caches that are longer than what they hold, masks of every kind that generation makes, queries that share a head.
     @Test(arguments: [1, 2, 5], [1, 17, 40]) func attention(queries: Int, keys: Int) throws {
         try withTorchErrors {
@@ -253,9 +330,11 @@ import TorchTestSupport
 
     /// One token of each of several sequences, whose caches differ in length, among rows of others; two query heads per key
     /// head.
-    @Test(arguments: [nil, 4]) func sequencesWithCachesOfTheirOwn(window: Int?) throws {
+    @Test(arguments: [nil, 4], [false, true]) func sequencesWithCachesOfTheirOwn(window: Int?, hasBias: Bool) throws {
         try withTorchErrors {
             withoutGradients {
+                // By distance, the query's own column last.
+                let bias = hasBias ? random(4, 19, seed: 5) : nil
                 let (q, k, v) = (random(5, 4, 24, seed: 1), random(5, 2, 24, seed: 2), random(5, 2, 24, seed: 3))
                 let sequences = [(row: 0, column: 0), (row: 3, column: 6), (row: 4, column: 17)]
                 let known = sequences.indices.map { random(2, 20, 2 * 24, seed: UInt64(10 + $0)) }
@@ -268,8 +347,8 @@ import TorchTestSupport
                 }
                 let y = Tensor.ones(q.shape)
                 Functions.decodeSequences(
-                    q.to(.float32), k.to(.float32), v.to(.float32), caches: caches, window: window, scale: 0.3,
-                    into: y)
+                    q.to(.float32), k.to(.float32), v.to(.float32), caches: caches, bias: bias?.to(.float32),
+                    window: window, scale: 0.3, into: y)
                 for (own, known) in zip(sequences, known) {
                     func row(_ x: Tensor) -> Tensor { x.narrowed(axis: 0, own.row..<(own.row + 1)) }
                     func columns(_ index: Int, _ last: Tensor) -> Tensor {
@@ -278,7 +357,10 @@ import TorchTestSupport
                         let seen = max(0, own.column + 1 - (window ?? 20))..<(own.column + 1)
                         return all.narrowed(axis: 0, seen).transposed(0, 1)
                     }
-                    let scores = row(q).reshaped(2, 2, 24).matmul(columns(0, k).transposed(1, 2)) * 0.3
+                    var scores = row(q).reshaped(2, 2, 24).matmul(columns(0, k).transposed(1, 2)) * 0.3
+                    if let bias {
+                        scores = scores + bias.narrowed(axis: 1, (19 - scores.dim(2))..<19).reshaped(2, 2, -1)
+                    }
                     let expected = scores.softmax().matmul(columns(1, v)).reshaped(1, 4, 24)
                     #expect(relativeDifference(row(y), expected) < 3e-6)
                 }
@@ -292,6 +374,14 @@ import TorchTestSupport
             try withTorchErrors {
                 Functions.decodeSequences(
                     row, row, row, caches: [(0, cache, cache, 3)], window: nil, scale: 1, into: .zeros([1, 2, 8]))
+            }
+        }
+        #expect(throws: (any Error).self) {
+            let cache = Tensor.zeros([1, 1, 3, 16])
+            try withTorchErrors {
+                Functions.decodeSequences(
+                    row, row, row, caches: [(0, cache, cache, 2)], bias: .zeros([2, 2]), window: nil, scale: 1,
+                    into: .zeros([1, 2, 8]))
             }
         }
     }

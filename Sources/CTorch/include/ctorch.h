@@ -254,10 +254,11 @@ CTTensor *ct_lora_branch(const CTTensor *y, const CTTensor *x, const CTTensor *a
                          uint64_t seed);
 /// How an adapter changes the rows first ..< end of a projection's output: y = gain ⊙ (y + scale · x aᵀ bᵀ), with a [r, in] and
 /// b [out, r], or without them, and gain [out] or none; absent tensors are NULL. `keeps_bias` leaves the projection's bias
-/// outside of the gain.
+/// outside of the gain. With other_a [r, in] and other_b [r, out], b is [r, out], too, and y + scale · x ΔWᵀ has
+/// ΔW = (bᵀ a) ∘ (other_bᵀ other_a).
 typedef struct {
     int64_t first, end;
-    const CTTensor *a, *b, *gain;
+    const CTTensor *a, *b, *other_a, *other_b, *gain;
     double scale;
     bool keeps_bias;
 } CTRowBranch;

@@ -73,6 +73,7 @@ final class LoHaAdapter: Module, WeightAdapter, AdapterModule, FrozenMemory {
     private let scale: Double
     private let dropout: LyCORISDropout
     private let frozenFactors = FrozenValue<LowRankFactors>()
+    private let frozenBranch = FrozenValue<RowBranch>()
 
     init(_ linear: Linear, rank: Int, scale: Double, dropout: LyCORISDropout, _ context: AttachmentContext) {
         (self.scale, self.dropout) = (scale, dropout)
@@ -94,15 +95,27 @@ final class LoHaAdapter: Module, WeightAdapter, AdapterModule, FrozenMemory {
     private var parameterTensors: [Tensor] { [firstA, firstB, secondA, secondB] }
     /// Whether a branch of rank r² is not larger than ΔW.
     private var isNarrow: Bool { firstB.dim(0) * firstB.dim(0) <= min(firstA.dim(0), firstB.dim(1)) }
-    var frozenBytes: Int {
-        isNarrow ? firstB.dim(0) * firstB.dim(0) * (firstA.dim(0) + firstB.dim(1)) * firstA.dtype.size : 0
+    /// Of the transposes, which mixed-adapter batches read.
+    var frozenBytes: Int { (firstA.count + secondA.count) * firstA.dtype.size }
+    private var isFrozen: Bool {
+        !areGradientsEnabled && !dropout.isLive && !parameterTensors.contains(where: \.requiresGrad)
+    }
+
+    /// In a mixed-adapter batch each row is computed from the factors: those of rank r² are r times as large.
+    var rowBranch: RowBranch? {
+        guard isFrozen else { return nil }
+        return frozenBranch(of: parameterTensors) {
+            RowBranch(
+                HadamardFactors(
+                    (firstB.contiguous(), firstA.T.contiguous()), (secondB.contiguous(), secondA.T.contiguous()),
+                    scale: scale))
+        }
     }
 
     /// Frozen, the Hadamard product is a LoRA branch of rank r²: row i of A₁B₁ ∘ A₂B₂ is Σ_jk a₁_ij a₂_ik (b₁_j ∘ b₂_k).
     var lowRankFactors: LowRankFactors? {
         let rank = firstB.dim(0)
-        guard !areGradientsEnabled, isNarrow, !dropout.isLive, !parameterTensors.contains(where: \.requiresGrad)
-        else { return nil }
+        guard isFrozen, isNarrow else { return nil }
         return frozenFactors(of: parameterTensors) {
             let (outputs, inputs) = (firstA.dim(0), firstB.dim(1))
             let a = firstB.unsqueezed(1) * secondB.unsqueezed(0)

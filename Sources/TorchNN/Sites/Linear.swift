@@ -237,9 +237,21 @@ package struct LowRankFactors {
     }
 }
 
-/// y = g ⊙ (W (h ⊙ x) + b + s · drop(x) Aᵀ Bᵀ): what a frozen adapter does to rows of a mixed-adapter batch.
+/// s · x ΔWᵀ with ΔW = (B₁ᵀ A₁) ∘ (B₂ᵀ A₂), A `[rank, inputs]` and B `[rank, outputs]`, all contiguous.
+package struct HadamardFactors {
+    let first, second: (a: Tensor, b: Tensor)
+    let scale: Double
+
+    package init(_ first: (a: Tensor, b: Tensor), _ second: (a: Tensor, b: Tensor), scale: Double) {
+        (self.first, self.second, self.scale) = (first, second, scale)
+    }
+}
+
+/// y = g ⊙ (W (h ⊙ x) + b + s · drop(x) ΔWᵀ): what a frozen adapter does to rows of a mixed-adapter batch. ΔW is a low-rank product,
+/// or the Hadamard product of two.
 package final class RowBranch {
     private let factors: LowRankFactors?
+    private let product: HadamardFactors?
     /// h, with as many elements as inputs.
     let inputGain: Tensor?
     /// g, with as many elements as outputs.
@@ -256,13 +268,23 @@ package final class RowBranch {
         _ factors: LowRankFactors? = nil, inputGain: Tensor? = nil, outputGain: Tensor? = nil, keepsBias: Bool = false
     ) {
         (self.factors, self.inputGain, self.outputGain, self.keepsBias) = (factors, inputGain, outputGain, keepsBias)
+        product = nil
+    }
+
+    /// A Hadamard product.
+    package init(_ product: HadamardFactors) {
+        (self.product, factors, inputGain, outputGain, keepsBias) = (product, nil, nil, nil, false)
     }
 
     var dropout: Double { factors?.dropout ?? 0 }
-    var changesOutput: Bool { factors != nil || outputGain != nil }
+    var changesOutput: Bool { factors != nil || product != nil || outputGain != nil }
 
     func applied(to rows: Range<Int>) -> Functions.RowBranch {
-        Functions.RowBranch(
+        if let product {
+            let (a, b) = product.first
+            return Functions.RowBranch(rows: rows, factors: (a, b, product.scale), others: product.second)
+        }
+        return Functions.RowBranch(
             rows: rows, factors: factors.map { ($0.a, $0.b, $0.scale) }, gain: outputGain, keepsBias: keepsBias)
     }
 }
