@@ -8,13 +8,15 @@ struct AdapterSource: @unchecked Sendable {
     let url: URL
     private let contents: Result<AdapterFolder, ServingError>
 
-    /// Reads the folder. Its tensors' bytes are in the system's page cache afterwards, if there is room.
-    init(_ url: URL) {
+    /// Reads the folder.
+    /// - Parameter readsTensors: told the memory of the tensors, whether their bytes are read, too. They are in the system's page
+    ///   cache afterwards.
+    init(_ url: URL, readsTensors: (Int) -> Bool = { _ in false }) {
         self.url = url
         do { contents = .success(try AdapterFolder(url)) } catch {
             contents = .failure(ServingError(.adapter, error, parameter: "lora_path"))
         }
-        guard case .success = contents else { return }
+        guard case .success(let folder) = contents, readsTensors(folder.storedBytes) else { return }
         for name in (try? FileManager.default.contentsOfDirectory(atPath: url.path)) ?? []
         where name.hasPrefix("adapter_model") { Self.readAhead(url.appendingPathComponent(name)) }
     }

@@ -288,7 +288,7 @@ package final class Engine: @unchecked Sendable {
     package func loadAdapter(_ name: String, from folder: URL, isPinned: Bool = false, replaces: Bool = false)
         async throws
     {
-        let source = await read(folder)
+        let source = await read(folder) { [settings] in $0 <= settings.adapterBytes }
         try await perform { loop in
             try loop.store.add(name, source, isPinned: isPinned, replaces: replaces)
         }
@@ -296,14 +296,17 @@ package final class Engine: @unchecked Sendable {
 
     /// Adds or replaces an adapter of a watched folder. If it doesn't fit, its status says why.
     package func registerAdapter(_ name: String, from folder: URL) async throws {
-        let source = await read(folder)
+        // Without room it isn't loaded yet.
+        let source = await read(folder) { [self] in statistics.adapterBytes + $0 <= settings.adapterBytes }
         try await perform { $0.store.register(name, source) }
     }
 
     /// Reads an adapter's folder on another thread than the engine's, which goes on meanwhile.
-    private func read(_ folder: URL) async -> AdapterSource {
+    private func read(_ folder: URL, readsTensors: @escaping @Sendable (Int) -> Bool) async -> AdapterSource {
         await withCheckedContinuation { continuation in
-            readers.addOperation { continuation.resume(returning: AdapterSource(folder)) }
+            readers.addOperation {
+                continuation.resume(returning: AdapterSource(folder, readsTensors: readsTensors))
+            }
         }
     }
 
@@ -313,7 +316,7 @@ package final class Engine: @unchecked Sendable {
         reading[version] = name
         readers.addOperation { [weak self, settings] in
             settings.beforeReading?(name)
-            let source = AdapterSource(folder)
+            let source = AdapterSource(folder) { $0 <= settings.adapterBytes }
             guard let self else { return }
             condition.withLock {
                 sources.append((source, version))

@@ -206,7 +206,7 @@ import Torch
             let model = try server.model()
             let batch = model.batch([TrainingRow(input: [7, 8, 9], target: [5])], device: .cpu)
             for choice in choices {
-                try server.addAdapter("useless", choice, seed: 3, deviation: 0)
+                try server.addAdapter("useless", choice, seed: 3, deviation: 0, on: model)
                 let folder = try #require(server.adapters["useless"])
                 let error = try await #require(throws: ServingError.self, "\(choice.label)") {
                     try await engine.loadAdapter("lora", from: folder, replaces: true)

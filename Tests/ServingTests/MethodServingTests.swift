@@ -25,9 +25,7 @@ import Torch
 
     /// Methods whose adapters change an encoder-decoder in ways of their own.
     private static let encoderDecoder: Set<String> = [
-        "lora", "dora", "ia3", "prompt", "p-tuning", "prefix", "mpt", "houlsby", "parallel", "loha", "lokr", "vera",
-        "oft",
-        "road", "trainable_tokens", "selective",
+        "lora", "dora", "ia3", "prompt", "p-tuning", "prefix", "houlsby", "loha", "oft", "trainable_tokens",
     ]
 
     /// Every method's adapter over a Llama, those of several kinds over a T5; BitFit, which needs biases, over a GPT-2.
