@@ -1,6 +1,6 @@
 #include "ckernels/HadamardBranch.hpp"
 
-#include <vector>
+#include <memory>
 
 #include "Simd.hpp"
 #include "ckernels/FewRows.hpp"
@@ -19,7 +19,22 @@ template <int width>
 CK_INLINED void add_columns(const float *b1, const float *b2, int64_t outputs, int64_t rank, const float *t, int64_t output,
                             float *y) {
     float sums[width] = {};
-    for (int64_t j = 0; j < rank; ++j) {
+    int64_t j = 0;
+    // Two at a time, so that an addition needn't wait for the one before it.
+    for (; j + 2 <= rank; j += 2) {
+        float first[width] = {}, second[width] = {};
+        for (int64_t k = 0; k < rank; ++k) {
+            const float one = t[j * rank + k], other = t[(j + 1) * rank + k];
+            const float *own = b2 + k * outputs + output;
+            for (int i = 0; i < width; ++i) {
+                first[i] += one * own[i];
+                second[i] += other * own[i];
+            }
+        }
+        const float *one = b1 + j * outputs + output, *other = one + outputs;
+        for (int i = 0; i < width; ++i) sums[i] += one[i] * first[i] + other[i] * second[i];
+    }
+    for (; j < rank; ++j) {
         float inner[width] = {};
         for (int64_t k = 0; k < rank; ++k) {
             const float factor = t[j * rank + k];
@@ -47,12 +62,13 @@ namespace ckernels {
 void add_hadamard(float *y, const float *x, int64_t rows, int64_t inputs, int64_t outputs, const HadamardFactors &factors,
                   float scale) {
     const int64_t rank = factors.rank;
-    std::vector<float> scaled(static_cast<size_t>(rank * inputs)), t(static_cast<size_t>(rank * rank));
+    const auto scaled = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(rank * inputs));
+    const auto t = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(rank * rank));
     for (int64_t row = 0; row < rows; ++row) {
-        scale_columns(factors.a1, x + row * inputs, rank, inputs, scaled.data());
-        multiply_few_part(factors.a2, inputs, scaled.data(), rank, inputs, t.data(), rank, nullptr, Start::zero, 0, rank);
-        for (float &number : t) number *= scale;
-        add_outputs(factors.b1, factors.b2, outputs, rank, t.data(), y + row * outputs);
+        scale_columns(factors.a1, x + row * inputs, rank, inputs, scaled.get());
+        multiply_few_part(factors.a2, inputs, scaled.get(), rank, inputs, t.get(), rank, nullptr, Start::zero, 0, rank);
+        for (int64_t i = 0; i < rank * rank; ++i) t[static_cast<size_t>(i)] *= scale;
+        add_outputs(factors.b1, factors.b2, outputs, rank, t.get(), y + row * outputs);
     }
 }
 
