@@ -1031,6 +1031,9 @@ class PrefixTests(ServerCase):
             again = self.server.post("/v1/completions", {**body, "model": name, "prompt": self.PROMPT})
             self.assertEqual(again["usage"]["prompt_tokens_details"]["cached_tokens"], 59)
             self.assertEqual(again["choices"], first["choices"])
+            events = self.server.stream("/v1/completions", {
+                **body, "model": name, "prompt": self.PROMPT, "stream_options": {"include_usage": True}})
+            self.assertEqual(events[-1]["usage"]["prompt_tokens_details"]["cached_tokens"], 59)
             longer = {**body, "model": name, "prompt": self.PROMPT + " w3 w4"}
             cached = self.server.post("/v1/completions", longer)
             self.assertGreaterEqual(cached["usage"]["prompt_tokens_details"]["cached_tokens"], 60)
@@ -1073,25 +1076,28 @@ class LifeCycleTests(unittest.TestCase):
             path = os.path.join(folder, "server.yaml")
             with open(path, "w") as file:
                 file.write(
-                    "served_name: mine\nmax-length: 64\nprefix-cache: false\ncors-origin: [https://a.example, https://b.example]\n"
+                    "served_name: team/mine\nmax-length: 64\nprefix-cache: false\ncors-origin: [https://a.example, https://b.example]\n"
                     "api-key: secret\n")
             server = Server(folder, "--config", path, "--max-length", "32")
             try:
                 server.key = "secret"
                 model = server.get("/v1/models")["data"][0]
-                self.assertEqual((model["id"], model["max_model_len"]), ("mine", 32))
+                self.assertEqual((model["id"], model["max_model_len"]), ("team/mine", 32))
+                self.assertEqual(server.get("/v1/models/team/mine"), model)
+                self.assertEqual(server.get("/v1/models/team%2Fmine"), model)
                 self.assertEqual(server.send("GET", "/v1/models", headers={"Authorization": ""})[0], 401)
                 _, headers, _ = server.send("GET", "/v1/models", headers={"Origin": "https://b.example"})
                 self.assertEqual(headers["Access-Control-Allow-Origin"], "https://b.example")
                 _, headers, _ = server.send("GET", "/v1/models", headers={"Origin": "https://c.example"})
                 self.assertIsNone(headers["Access-Control-Allow-Origin"])
                 status, headers, _ = server.send("OPTIONS", "/v1/chat/completions", headers={
-                    "Authorization": "", "Origin": "https://a.example", "Access-Control-Request-Method": "POST"})
+                    "Authorization": "", "Origin": "https://a.example", "Access-Control-Request-Method": "POST",
+                    "Access-Control-Request-Headers": "authorization,x-stainless-os"})
                 self.assertEqual((status, headers["Access-Control-Allow-Origin"]), (204, "https://a.example"))
-                self.assertIn("Authorization", headers["Access-Control-Allow-Headers"])
+                self.assertEqual(headers["Access-Control-Allow-Headers"], "authorization,x-stainless-os")
             finally:
                 server.stop()
-            for text in ("unknown-setting: 1\n", "- a\n", "help: true\n", "a: b: c\n"):
+            for text in ("unknown-setting: 1\n", "prefix-cache: no\n", "- a\n", "help: true\n", "a: b: c\n"):
                 with open(path, "w") as file:
                     file.write(text)
                 result = subprocess.run(

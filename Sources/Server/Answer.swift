@@ -144,7 +144,6 @@ struct Answering {
                         usage.promptTokens += part.promptTokens
                         usage.completionTokens += part.completionTokens
                         usage.cachedTokens += part.cachedTokens
-                        usage.cachedTokens += part.cachedTokens
                     case .failed(let error):
                         context.logger.error("request failed", metadata: ["error": .string(error.message)])
                         try await writer.write(data(format.failure(APIError(error))))
