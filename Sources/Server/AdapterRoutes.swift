@@ -17,7 +17,8 @@ struct AdapterRoutes: Sendable {
 
     func add(to router: Router<ServerContext>) {
         router.get("/v1/models", use: models)
-        router.get("/v1/models/:model", use: model)
+        // Names may contain slashes, as those on a hub do.
+        router.get("/v1/models/**", use: model)
         router.get("/v1/adapters", use: adapters)
         router.post("/v1/load_lora_adapter", use: load)
         router.post("/v1/unload_lora_adapter", use: unload)
@@ -42,7 +43,8 @@ struct AdapterRoutes: Sendable {
     }
 
     @Sendable private func model(_: Request, context: ServerContext) throws -> Response {
-        let name = context.parameters.get("model") ?? ""
+        let path = context.parameters.getCatchAll().joined(separator: "/")
+        let name = path.removingPercentEncoding ?? path
         let own = try names.adapter(name) ?? names.base
         guard let model = all.first(where: { $0["id"]?.string == own }) else {
             throw APIError(

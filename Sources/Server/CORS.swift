@@ -19,7 +19,10 @@ struct CORS<Context: RequestContext>: RouterMiddleware {
         if !origins.contains("*") { response.headers[.vary] = "Origin" }
         if isPreflight {
             response.headers[.accessControlAllowMethods] = "GET, POST, OPTIONS"
-            response.headers[.accessControlAllowHeaders] = "Authorization, Content-Type, X-Request-Id, X-Api-Key"
+            // Clients send headers of their own, which change nothing for a page from an allowed origin.
+            response.headers[.accessControlAllowHeaders] =
+                request.headers[.accessControlRequestHeaders]
+                ?? "Authorization, Content-Type, X-Request-Id, X-Api-Key"
             response.headers[.accessControlMaxAge] = "600"
         } else {
             response.headers[.accessControlExposeHeaders] = "X-Request-Id, Retry-After"

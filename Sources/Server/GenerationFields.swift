@@ -76,7 +76,7 @@ struct GenerationFields: Decodable, Sendable {
                 .badRequest, "'\(name)' is not supported; leave it out", parameter: name,
                 code: "unsupported_parameter")
         }
-        if body["logprobs"] != nil, body["echo"] == true {
+        if let logprobs = body["logprobs"], logprobs != .null, body["echo"] == true {
             throw APIError.invalid(
                 "'logprobs' of an echoed prompt are not supported; leave one of them out", "logprobs")
         }

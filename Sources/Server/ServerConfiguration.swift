@@ -54,8 +54,12 @@ enum ServerConfiguration {
             }
             switch value {
             case .sequence(let list): return try list.flatMap(given)
-            case .scalar where ["true", "false"].contains(value.string ?? ""):
-                return [value.string == "true" ? "--\(name)" : "--no-\(name)"]
+            case .scalar where name == "prefix-cache":
+                let text = value.string ?? ""
+                guard let flag = value.bool, ["true", "false"].contains(text.lowercased()) else {
+                    throw PEFTError("\(path): '\(name)' is a flag (got '\(text)')", remedy: "use true or false")
+                }
+                return [flag ? "--\(name)" : "--no-\(name)"]
             default: return try given(value)
             }
         }

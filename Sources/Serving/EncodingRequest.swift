@@ -43,6 +43,8 @@ final class EncodingBatch {
     /// Maximum number of tokens of a batch, unless one text has more.
     private let limit: Int
     private var running: [EncodingJob] = []
+    /// Called with the reason when a request ends: `stop`, `abort`, `error`.
+    var onEnd: (String) -> Void = { _ in }
 
     init(_ model: any LanguageModel, _ store: AdapterStore, limit: Int) {
         (self.model, self.store, self.limit) = (model, store, limit)
@@ -64,7 +66,7 @@ final class EncodingBatch {
                 }
             }
             running.append(job)
-        } catch { job.end(.failure(ServingError(.failed, error))) }
+        } catch { end(job, ServingError(.failed, error)) }
         return .taken
     }
 
@@ -77,9 +79,16 @@ final class EncodingBatch {
         }
     }
 
+    /// Ends a request that hasn't started.
+    func end(_ job: EncodingJob, _ error: any Error) { finish(job, .failure(error)) }
+
     private func finish(_ job: EncodingJob, _ result: Result<[[Float]], any Error>) {
         if let adapter = job.adapter { store.release(adapter) }
         job.adapter = nil
+        switch result {
+        case .success: onEnd("stop")
+        case .failure(let error): onEnd(error is CancellationError ? "abort" : "error")
+        }
         job.end(result)
     }
 

@@ -129,8 +129,8 @@ package final class Engine: @unchecked Sendable {
             throw ServingError(.invalid, "the model generates text and has no other outputs", parameter: "model")
         }
         for row in request.rows {
-            try requireTokens(row.input, limit: model.vocabularySize)
-            guard row.input.count <= model.contextLength else { throw tooLong(row.input.count) }
+            try requireTokens(row.input, limit: model.vocabularySize, parameter: "input")
+            guard row.input.count <= model.contextLength else { throw tooLong(row.input.count, parameter: "input") }
         }
         guard !request.rows.isEmpty else { return [] }
         let id = condition.withLock {
@@ -174,19 +174,19 @@ package final class Engine: @unchecked Sendable {
         }
     }
 
-    private func requireTokens(_ ids: [Int], limit: Int) throws {
-        guard !ids.isEmpty else { throw ServingError(.invalid, "the prompt is empty", parameter: "prompt") }
+    private func requireTokens(_ ids: [Int], limit: Int, parameter: String = "prompt") throws {
+        guard !ids.isEmpty else { throw ServingError(.invalid, "the \(parameter) is empty", parameter: parameter) }
         guard let id = ids.first(where: { !(0..<limit).contains($0) }) else { return }
         throw ServingError(
-            .invalid, "token id \(id) is outside the vocabulary of \(limit) tokens", parameter: "prompt")
+            .invalid, "token id \(id) is outside the vocabulary of \(limit) tokens", parameter: parameter)
     }
 
-    private func tooLong(_ length: Int) -> ServingError {
+    private func tooLong(_ length: Int, parameter: String = "prompt") -> ServingError {
         let isWithAnswer = model.head.task.generates && !model.isEncoderDecoder
         return ServingError(
             .tooLong,
-            "the prompt has \(length) tokens, but the context has \(model.contextLength)\(isWithAnswer ? ", the answer included" : ""); shorten it",
-            parameter: "prompt")
+            "the \(parameter) has \(length) tokens, but the context has \(model.contextLength)\(isWithAnswer ? ", the answer included" : ""); shorten it",
+            parameter: parameter)
     }
 
     /// Number of tokens of a request's vocabulary. That of an adapter with a tokenizer of its own may be larger than the base's.
@@ -420,14 +420,14 @@ package final class Engine: @unchecked Sendable {
             condition.unlock()
             for task in tasks { task(loop) }
             if !tasks.isEmpty { loop.removeUnknownPrefixes() }
-            for job in leftEncodings { job.end(.failure(CancellationError())) }
-            for job in lateEncodings { job.end(.failure(loop.late)) }
+            for job in leftEncodings { loop.encodings.end(job, CancellationError()) }
+            for job in lateEncodings { loop.encodings.end(job, loop.late) }
             for job in abandoned { loop.end(job, nil) }
             for job in late { loop.end(job, loop.late) }
             let stopping = ServingError(.shuttingDown, "the server is shutting down")
             if isStopped {
                 for job in unstarted { loop.end(job, stopping) }
-                for job in unstartedEncodings { job.end(.failure(stopping)) }
+                for job in unstartedEncodings { loop.encodings.end(job, stopping) }
                 loop.failAll(stopping)
                 return publish(loop)
             }

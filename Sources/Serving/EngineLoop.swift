@@ -40,12 +40,13 @@ final class EngineLoop {
         store = AdapterStore(
             model, limit: engine.settings.adapterBytes, virtualTokenBytes: keepsPrefixes ? bytesPerToken : 0)
         encodings = EncodingBatch(model, store, limit: engine.settings.encodingBatch)
+        encodings.onEnd = { [unowned self] reason in statistics.finished[reason, default: 0] += 1 }
     }
 
     func facts() throws -> Engine.ModelFacts {
         var facts = Engine.ModelFacts()
         facts.family = model.family
-        facts.vocabularySize = min(model.vocabularySize, max(tokenizer.vocabularySize, model.vocabularySize))
+        facts.vocabularySize = model.vocabularySize
         let configured = ["max_position_embeddings", "n_positions", "n_ctx"].lazy.compactMap {
             self.model.configuration[$0]?.int
         }.first
@@ -98,6 +99,7 @@ final class EngineLoop {
             }
             let virtual = adapter?.virtualTokens ?? 0
             let prompt = request.prompt
+            try requireKnown(prompt, adapter, batch)
             let isEncoded = isEncoderDecoder
             var most = job.most
             if let limit = batch.positionLimit {
@@ -149,6 +151,15 @@ final class EngineLoop {
             end(job, ServingError(.failed, error))
         }
         return .taken
+    }
+
+    /// Checks tokens that only an adapter's own tokenizer has: in a step, they would end the sequences of others, too.
+    private func requireKnown(_ prompt: [Int], _ adapter: LoadedAdapter?, _ batch: SequenceBatch) throws {
+        guard let adapter, prompt.contains(where: { $0 >= model.vocabularySize }) else { return }
+        do {
+            guard adapter.isExclusive else { return try batch.requireKnown(prompt) }
+            try store.running(exclusively: adapter.key) { try batch.requireKnown(prompt) }
+        } catch { throw ServingError(.invalid, error, parameter: "prompt") }
     }
 
     // MARK: Prefixes
@@ -261,7 +272,6 @@ final class EngineLoop {
         statistics.promptTokens += tokens
         statistics.tokensPerStep.record(Double(tokens))
         for job in complete {
-            statistics.finished["stop", default: 0] += 1
             statistics.requestLatency.record(job.submitted.duration(to: .now).inSeconds)
         }
     }

@@ -88,6 +88,9 @@ package struct SequenceBatch {
         }
     }
 
+    /// - Throws: ``PEFTError`` for a token outside the vocabulary, which adapters may enlarge.
+    package func requireKnown(_ tokens: [Int]) throws { try model.requireKnown([tokens]) }
+
     /// Reads the prompts of an encoder-decoder's new sequences, which ``step(_:)`` does otherwise. With adapter routing,
     /// sequence i has route i.
     /// - Throws: ``PEFTError`` for a token outside the vocabulary and a prompt that is too long.
