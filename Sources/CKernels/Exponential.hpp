@@ -24,4 +24,22 @@ inline float exponential(float x) {
     return power * scale;
 }
 
+/// ln(1 + e^x) to about one unit in the last place: max(x, 0) + ln(1 + y) with y = e^−|x|, and the latter is 2 artanh(y / (2 + y)).
+inline float softplus(float x) {
+    const float y = exponential(x < 0 ? x : -x), s = y / (2 + y), square = s * s;
+    float tail = 1.0f / 11 + square * (1.0f / 13);
+    tail = 1.0f / 9 + square * tail;
+    tail = 1.0f / 7 + square * tail;
+    tail = 0.2f + square * tail;
+    tail = 1.0f / 3 + square * tail;
+    return (x > 0 ? x : 0) + 2 * (s + s * square * tail);
+}
+
+/// x / (1 + e^−x) and its derivative.
+inline void silu(float x, float &value, float &slope) {
+    const float sigmoid = 1 / (1 + exponential(-x));
+    value = x * sigmoid;
+    slope = sigmoid * (1 + x * (1 - sigmoid));
+}
+
 }  // namespace ckernels

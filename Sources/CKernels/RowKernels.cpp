@@ -78,11 +78,7 @@ template <typename Number> struct NormBackward {
 };
 
 struct Silu {
-    static inline void both(float x, float &value, float &slope) {
-        float sigmoid = 1 / (1 + exponential(-x));
-        value = x * sigmoid;
-        slope = sigmoid * (1 + x * (1 - sigmoid));
-    }
+    static inline void both(float x, float &value, float &slope) { ckernels::silu(x, value, slope); }
 };
 
 struct GeluTanh {

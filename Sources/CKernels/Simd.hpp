@@ -22,6 +22,9 @@
 /// For functions that are inlined into such functions.
 #define CK_INLINED inline __attribute__((always_inline))
 
+/// Before a loop whose iterations don't depend on each other: compilers needn't check whether its arrays overlap.
+#define CK_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+
 namespace ckernels {
 
 /// Σ of a row's partial sums, in order.

@@ -8,7 +8,9 @@
 #include "ckernels/GroupWeights.hpp"
 #include "ckernels/HalfPrecision.hpp"
 #include "ckernels/LossRows.hpp"
+#include "ckernels/Recurrence.hpp"
 #include "ckernels/RowKernels.hpp"
+#include "ckernels/ShortConvolution.hpp"
 #include "ckernels/SoftmaxRow.hpp"
 #include "ckernels/StoredProduct.hpp"
 
@@ -29,6 +31,34 @@ GroupWeights group_weights(const uint32_t *packed, const float *scales, const fl
             .inputs = inputs,
             .outputs = outputs,
             .groups = (inputs + group_size - 1) / group_size};
+}
+
+Recurrence recurrence_of(const CKRecurrence &given, const int64_t *offsets) {
+    const int64_t keys = given.key_heads * given.key_size;
+    return {given.is_delta ? Recurrence::Kind::gated_delta : Recurrence::Kind::state_space,
+            {offsets, offsets + given.rows + 1},
+            given.key_heads,
+            given.heads,
+            given.key_size,
+            given.value_size,
+            2 * keys + given.heads * given.value_size,
+            0,
+            keys,
+            2 * keys};
+}
+
+/// Pointers to the memory of each sequence; NULL if there are none.
+template <typename Float> std::vector<Float *> memories_of(const Recurrence &recurrence, Float *memories) {
+    std::vector<Float *> rows;
+    for (size_t row = 0; row < recurrence.rows(); ++row) {
+        rows.push_back(memories ? memories + static_cast<int64_t>(row) * recurrence.memory_size() : nullptr);
+    }
+    return rows;
+}
+
+ShortConvolution<float> convolution_of(const int64_t *offsets, int64_t rows, int64_t channels, int64_t width, const float *x,
+                                       const float *weight) {
+    return {{offsets, offsets + rows + 1}, channels, width, true, x, channels, nullptr, weight, nullptr};
 }
 
 }  // namespace
@@ -58,6 +88,30 @@ double ck_loss_rows(float *scores, const int64_t *targets, int64_t rows, int64_t
 
 void ck_gate_rows(CKGate kind, const float *gate, const float *up, float *y, int64_t count) {
     gate_rows(kind == CK_RELU ? Gate::relu : kind == CK_SILU ? Gate::silu : Gate::gelu_tanh, gate, up, y, count);
+}
+
+void ck_recurrence(CKRecurrence given, const int64_t *offsets, const float *x, const float *rates, const float *decays,
+                   const float *memories, float *outputs, float *changes, float *last_memories) {
+    const Recurrence own = recurrence_of(given, offsets);
+    recurrence(own, {x, rates, decays, memories_of(own, memories), nullptr}, outputs, changes, memories_of(own, last_memories));
+}
+
+void ck_recurrence_backward(CKRecurrence given, const int64_t *offsets, const float *x, const float *rates, const float *decays,
+                            const float *memories, const float *changes, const float *gradient, float *to_x, float *to_rates,
+                            float *to_decays, float *to_memories) {
+    const Recurrence own = recurrence_of(given, offsets);
+    recurrence_backward(own, {x, rates, decays, memories_of(own, memories), nullptr}, changes, gradient, {},
+                        {to_x, to_rates, to_decays, memories_of(own, to_memories), nullptr});
+}
+
+void ck_short_convolution(const int64_t *offsets, int64_t rows, int64_t channels, int64_t width, const float *x,
+                          const float *weight, float *y) {
+    short_convolution(convolution_of(offsets, rows, channels, width, x, weight), y);
+}
+
+void ck_short_convolution_backward(const int64_t *offsets, int64_t rows, int64_t channels, int64_t width, const float *x,
+                                   const float *weight, const float *gradient, float *to_x, float *to_weight) {
+    short_convolution_backward(convolution_of(offsets, rows, channels, width, x, weight), gradient, to_x, to_weight, nullptr);
 }
 
 void ck_drop(const float *x, float *y, int64_t count, double probability, uint64_t seed) {

@@ -2,6 +2,7 @@
 #ifndef CKERNELS_H
 #define CKERNELS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -29,6 +30,26 @@ void ck_gate_rows(CKGate, const float *gate, const float *up, float *y, int64_t 
 
 /// y = x ⊙ mask / (1 − p), where the mask is a function of (seed, position).
 void ck_drop(const float *x, float *y, int64_t count, double probability, uint64_t seed);
+
+// Recurrences whose memory is a matrix per head: the gated delta rule, or a state space
+typedef struct {
+    bool is_delta;
+    int64_t rows, key_heads, heads, key_size, value_size;
+} CKRecurrence;
+/// x [tokens, (queries, keys, values)], rates and decays [tokens, heads]. Memories [rows, heads, key size, value size] (of a state
+/// space [rows, key heads, key size, heads of a key head, value size]) may be NULL, and changes are those for the backward pass.
+void ck_recurrence(CKRecurrence, const int64_t *offsets, const float *x, const float *rates, const float *decays,
+                   const float *memories, float *outputs, float *changes, float *last_memories);
+/// The gradients, given that w.r.t. the outputs.
+void ck_recurrence_backward(CKRecurrence, const int64_t *offsets, const float *x, const float *rates, const float *decays,
+                            const float *memories, const float *changes, const float *gradient, float *to_x, float *to_rates,
+                            float *to_decays, float *to_memories);
+
+/// A causal convolution of x [tokens, channels] by weight [channels, width], and SiLU of it, with zeros before each sequence.
+void ck_short_convolution(const int64_t *offsets, int64_t rows, int64_t channels, int64_t width, const float *x,
+                          const float *weight, float *y);
+void ck_short_convolution_backward(const int64_t *offsets, int64_t rows, int64_t channels, int64_t width, const float *x,
+                                   const float *weight, const float *gradient, float *to_x, float *to_weight);
 
 // Matmuls with few rows of x: y [rows, outputs] = x [rows, inputs] Wᵀ
 void ck_multiply_few(const float *weight, const float *x, int64_t rows, int64_t inputs, float *y, int64_t outputs,

@@ -224,6 +224,38 @@ CTTensor *ct_dropout(const CTTensor *x, double probability, uint64_t seed);
 /// RoPE: rotates the first 2p components of each head of x [tokens, heads, size] as pairs (i, i + p), or (2i, 2i + 1) if
 /// interleaved, by angles whose cosines and sines are [tokens, p]; the others pass through.
 CTTensor *ct_rotary(const CTTensor *x, const CTTensor *cosines, const CTTensor *sines, bool interleaved);
+typedef enum { CT_GATED_DELTA, CT_STATE_SPACE } CTRecurrenceKind;
+/// A recurrence whose memory is a matrix S per head: S ← e^g (I − β k kᵀ) S + β k vᵀ and o = Sᵀ q / √d with q and k of unit
+/// length (the gated delta rule), or S ← e^g S + β k vᵀ and o = Sᵀ q (Mamba-2's state space). Queries, keys and values begin at
+/// these columns of rows of `width` columns; each key head serves as many consecutive heads.
+typedef struct {
+    CTRecurrenceKind kind;
+    int64_t key_heads, heads, key_size, value_size, width, queries, keys, values;
+} CTRecurrence;
+/// Which memories after the last tokens are returned: none, one tensor, or a tensor for each sequence.
+typedef enum { CT_NO_MEMORIES, CT_MEMORIES_TOGETHER, CT_MEMORIES_APART } CTMemories;
+/// The recurrence along packed sequences in fp32 on the CPU. x is [tokens, width], rates β and decays g are [tokens, heads], skip
+/// [heads] are factors of values added to the outputs, or NULL. Memories before the first tokens are tensors of consecutive
+/// sequences, [rows, heads, key size, value size], or of a state space [rows, key heads, key size, heads of a key head, value
+/// size]; without any they are zeros. Results are the outputs [tokens, heads, value size] and the memories. Returns 0 on success.
+int ct_recurrence(const CTTensor *x, const CTTensor *rates, const CTTensor *decays, const CTTensor *skip,
+                  const CTTensor *const *memories, int parts, const CTRecurrence *, const int64_t *offsets, int rows, CTMemories,
+                  CTTensor **results);
+/// β and g of a recurrence from tensors [tokens, heads], in fp32 on the CPU. With s = softplus(decays + shifts) and a = −e^factors,
+/// β = sigmoid(rates) and g = a s; or where rates is NULL, β = s, bounded, and g = a β. Returns 0 on success.
+int ct_recurrence_gates(const CTTensor *rates, const CTTensor *decays, const CTTensor *factors, const CTTensor *shifts,
+                        double lower, double upper, CTTensor **results);
+/// A causal convolution of each channel of packed sequences x [tokens, channels] in fp32 or bf16 on the CPU, and SiLU of its outputs
+/// if `has_silu`: weight [channels, 1, width], bias [channels] or NULL, and the inputs before the sequences [rows, width − 1,
+/// channels], without a gradient, or NULL for zeros.
+CTTensor *ct_short_convolution(const CTTensor *x, const CTTensor *weight, const CTTensor *bias, const CTTensor *before,
+                               const int64_t *offsets, int rows, bool has_silu);
+/// The inputs before the tokens that follow, [rows, width − 1, channels], without a gradient.
+CTTensor *ct_last_inputs(const CTTensor *x, int64_t width, const CTTensor *before, const int64_t *offsets, int rows);
+/// The root-mean-square normalization of each group of x [tokens, groups · size], scaled by weight [size] or [groups · size] and
+/// by silu(gate); or with the gate first that of x ⊙ silu(gate), scaled by the weight. fp32 or bf16 on the CPU.
+CTTensor *ct_gated_norm(const CTTensor *x, const CTTensor *gate, const CTTensor *weight, int64_t groups, double epsilon,
+                        bool has_gate_first);
 /// Attention within each sequence of packed q [tokens, heads, size] and k, v [tokens, key heads, size] (grouped-query
 /// attention where key heads < heads). With causal a query sees keys up to its own, with a window > 0 only the last
 /// `window` of those; without causal, a window is as many keys in each direction, its own among both. softcap > 0 maps scaled scores s to softcap · tanh(s / softcap)

@@ -198,6 +198,7 @@ private final class SequencesContext: AttentionContext {
 
     override var sequenceOffsets: [Int] { [0] + parts.map(\.tokens.upperBound) }
     override var keepsRecurrentStates: Bool { true }
+    override var keepsStatesApart: Bool { true }
     override func recurrentState(ofLayer layer: Int) -> RecurrentState? {
         .joined(parts.map { $0.sequence.states[layer] })
     }

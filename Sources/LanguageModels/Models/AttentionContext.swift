@@ -63,6 +63,8 @@ class AttentionContext {
 
     /// Whether decoding continues from the layers' states.
     var keepsRecurrentStates: Bool { false }
+    /// Whether sequences go on without each other, so that each has a memory of its own.
+    var keepsStatesApart: Bool { false }
     func keep(_ state: RecurrentState, ofLayer layer: Int) {}
 
     /// Runs layers for adapters that act on a part of the tokens.
@@ -255,6 +257,7 @@ private final class LastLayerContext: AttentionContext {
     override func rotated(_ x: Tensor, _ rotary: RotaryPositions) -> Tensor { all.rotated(x, rotary) }
     override func sequenceScan() -> SequenceScan { all.sequenceScan() }
     override var keepsRecurrentStates: Bool { all.keepsRecurrentStates }
+    override var keepsStatesApart: Bool { all.keepsStatesApart }
     override func keep(_ state: RecurrentState, ofLayer layer: Int) { all.keep(state, ofLayer: layer) }
     override func rotatedQueries(_ q: Tensor, _ rotary: RotaryPositions) -> Tensor { super.rotated(q, rotary) }
 

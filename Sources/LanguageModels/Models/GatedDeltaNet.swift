@@ -17,9 +17,11 @@ final class GatedDeltaNet: SelfAttention, RecurrentLayer {
         /// Whether two projections have all parts of a key head beside each other (Qwen3-Next), rather than one for each part.
         let isGrouped: Bool
 
-        var keyWidth: Int { keyHeads * keySize }
+        var recurrence: Recurrence {
+            Recurrence(.gatedDelta, keyHeads: keyHeads, heads: heads, keySize: keySize, valueSize: valueSize)
+        }
         var valueWidth: Int { heads * valueSize }
-        var channels: Int { 2 * keyWidth + valueWidth }
+        var channels: Int { recurrence.width }
     }
 
     @ModuleInfo(key: "in_proj_qkv") var qkv: Linear?
@@ -68,39 +70,55 @@ final class GatedDeltaNet: SelfAttention, RecurrentLayer {
         let (inputs, gates, rates, decays) = projected(x, context)
         let (state, keeps) = (context.recurrentState(ofLayer: layer), context.keepsRecurrentStates)
         let sequences = context.sequenceScan()
-        let convolved = convolution(inputs, sequences, before: state?.inputs, keepsInputs: keeps)
-        let (outputs, memory) = MixedPrecision.suspended(on: x.device) {
+        let convolved = convolution(
+            inputs, sequences, before: state?.inputs, keepsInputs: keeps, activation: settings.activation)
+        let (outputs, memories) = MixedPrecision.suspended(on: x.device) {
             remembered(
-                settings.activation(convolved.output), rates, decays, sequences, memory: state?.memory,
-                keepsMemory: keeps)
+                convolved.output, rates, decays, sequences, state, keeping: context.keptMemories)
         }
-        if keeps, let last = convolved.after, let memory {
-            context.keep(RecurrentState(inputs: last, memory: memory), ofLayer: layer)
+        if keeps, let last = convolved.after {
+            context.keep(RecurrentState(inputs: last, memories: memories), ofLayer: layer)
         }
         let own = context.selected(outputs.to(x.dtype))
-        let gated = norm(own) * Activation.silu(gates.to(outputs.dtype))
-        return output(gated.to(x.dtype).reshaped(-1, settings.valueWidth))
+        return output(gated(own, gates).to(x.dtype).reshaped(-1, settings.valueWidth))
+    }
+
+    /// Normalized outputs `[tokens, heads, value size]` with their gates.
+    private func gated(_ x: Tensor, _ gates: Tensor) -> Tensor {
+        guard Functions.hasRowKernel(x) else {
+            return norm(x) * Activation.silu(gates.to(gates.dtype == .float64 ? .float64 : .float32))
+        }
+        return Functions.gatedNorm(
+            x.reshaped(-1, settings.valueWidth), gate: gates.reshaped(-1, settings.valueWidth), weight: norm.weight,
+            groups: settings.heads, epsilon: norm.epsilon, hasGateFirst: false)
     }
 
     /// The gated delta rule over convolved inputs `[tokens, channels]` -> `[tokens, heads, value size]`.
     private func remembered(
-        _ inputs: Tensor, _ rates: Tensor, _ decays: Tensor, _ sequences: SequenceScan, memory: Tensor?,
-        keepsMemory: Bool
-    ) -> (outputs: Tensor, memory: Tensor?) {
+        _ inputs: Tensor, _ rates: Tensor, _ decays: Tensor, _ sequences: SequenceScan, _ state: RecurrentState?,
+        keeping: Recurrence.Memories
+    ) -> (outputs: Tensor, memories: [Tensor]) {
         let type: DType = inputs.dtype == .float64 ? .float64 : .float32
-        let parts = inputs.to(type).split(
-            axis: 1, [settings.keyWidth, settings.keyWidth, settings.valueWidth])
-        func heads(_ x: Tensor, _ size: Int) -> Tensor { x.reshaped(-1, x.dim(1) / size, size) }
+        let (inputs, recurrence) = (inputs.to(type), settings.recurrence)
+        if Recurrence.hasKernel(inputs) {
+            let gates = Recurrence.gates(
+                rates: rates, decays: decays, factors: logDecay.tensor, shifts: decayBias.tensor,
+                bounds: 0...Double.infinity)
+            return recurrence(
+                inputs, rates: gates.rates, decays: gates.decays, offsets: sequences.offsets,
+                memories: state?.memories.map { $0.to(type) } ?? [], keeping: keeping)
+        }
         let factors = logDecay.tensor.to(type).exp()
         let rule = GatedDeltaRule(
-            queries: heads(parts[0], settings.keySize), keys: heads(parts[1], settings.keySize),
-            values: heads(parts[2], settings.valueSize), rates: rates.sigmoid().to(type),
+            inputs, recurrence, rates: rates.sigmoid().to(type),
             decays: -((decays.to(type) + decayBias.tensor.to(type)).softplus() * factors))
+        let memory = state?.memory?.to(type)
         guard sequences.areSingle, let memory else {
-            return rule.scan(sequences.chunks, memory: memory?.to(type), keepsMemory: keepsMemory)
+            let (outputs, last) = rule.scan(sequences.chunks, memory: memory, keepsMemory: keeping != .none)
+            return (outputs, [last].compactMap { $0 })
         }
-        let (outputs, next) = rule.step(memory.to(type))
-        return (outputs, next)
+        let (outputs, next) = rule.step(memory)
+        return (outputs, [next])
     }
 
     /// Inputs of the convolution `[tokens, channels]`, gates of the selected tokens `[tokens, heads, value size]`, and what

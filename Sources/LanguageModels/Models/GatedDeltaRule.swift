@@ -1,7 +1,8 @@
 import Torch
 
 /// The gated delta rule (Yang et al. 2024, Gated Delta Networks, eq. 10), a linear attention whose memory is a matrix per
-/// head: Sₜ = exp(gₜ) (I − βₜ kₜ kₜᵀ) Sₜ₋₁ + βₜ kₜ vₜᵀ and oₜ = Sₜᵀ qₜ / √d, with q and k of unit length.
+/// head: Sₜ = exp(gₜ) (I − βₜ kₜ kₜᵀ) Sₜ₋₁ + βₜ kₜ vₜᵀ and oₜ = Sₜᵀ qₜ / √d, with q and k of unit length. This is the composition of
+/// libtorch's operations, for tensors that ``Recurrence`` has no kernel for.
 struct GatedDeltaRule {
     /// `[tokens, key heads, key size]`
     private let queries, keys: Tensor
@@ -17,6 +18,15 @@ struct GatedDeltaRule {
         self.queries = unit(queries) * (1 / Double(queries.dim(-1)).squareRoot())
         self.keys = unit(keys)
         (self.values, self.rates, self.decays) = (values, rates, decays)
+    }
+
+    /// - Parameter x: queries, keys and values beside each other, `[tokens, width]`.
+    init(_ x: Tensor, _ sizes: Recurrence, rates: Tensor, decays: Tensor) {
+        let parts = x.split(axis: 1, [sizes.keyWidth, sizes.keyWidth, sizes.valueWidth])
+        func heads(_ x: Tensor, _ size: Int) -> Tensor { x.reshaped(-1, x.dim(1) / size, size) }
+        self.init(
+            queries: heads(parts[0], sizes.keySize), keys: heads(parts[1], sizes.keySize),
+            values: heads(parts[2], sizes.valueSize), rates: rates, decays: decays)
     }
 
     private var groups: Int { values.dim(1) / keys.dim(1) }

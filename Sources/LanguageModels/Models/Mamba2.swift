@@ -88,14 +88,13 @@ final class Mamba2: SelfAttention, RecurrentLayer {
         let sequences = context.sequenceScan()
         let projected = scaled(input(settings.inputScale == 1 ? x : x * settings.inputScale))
         let parts = projected.split(axis: 1, [settings.valueWidth, settings.channels, settings.heads])
-        let convolved = convolution(parts[1], sequences, before: state?.inputs, keepsInputs: keeps)
-        let (outputs, memory) = MixedPrecision.suspended(on: x.device) {
-            remembered(
-                settings.activation(convolved.output), parts[2], sequences, memory: state?.memory,
-                keepsMemory: keeps)
+        let convolved = convolution(
+            parts[1], sequences, before: state?.inputs, keepsInputs: keeps, activation: settings.activation)
+        let (outputs, memories) = MixedPrecision.suspended(on: x.device) {
+            remembered(convolved.output, parts[2], sequences, state, keeping: context.keptMemories)
         }
         if keeps, let last = convolved.after {
-            context.keep(RecurrentState(inputs: last, memory: memory), ofLayer: layer)
+            context.keep(RecurrentState(inputs: last, memories: memories), ofLayer: layer)
         }
         let own = context.selected(outputs.to(x.dtype))
         return output(gated(own, context.selected(parts[0])))
@@ -103,6 +102,9 @@ final class Mamba2: SelfAttention, RecurrentLayer {
 
     /// Outputs `[tokens, heads · size]` with their gates.
     private func gated(_ x: Tensor, _ gates: Tensor) -> Tensor {
+        if let norm, Functions.hasRowKernel(x) {
+            return norm(x, gate: gates, hasGateFirst: settings.norm == .afterGate)
+        }
         let gates = Activation.silu(gates.contiguous())
         switch settings.norm {
         case .beforeGate: return (norm?(x) ?? x) * gates
@@ -124,28 +126,44 @@ final class Mamba2: SelfAttention, RecurrentLayer {
 
     /// The state space over convolved inputs `[tokens, channels]` -> `[tokens, heads · size]`.
     private func remembered(
-        _ inputs: Tensor, _ steps: Tensor, _ sequences: SequenceScan, memory: Tensor?, keepsMemory: Bool
-    ) -> (outputs: Tensor, memory: Tensor?) {
+        _ inputs: Tensor, _ steps: Tensor, _ sequences: SequenceScan, _ state: RecurrentState?,
+        keeping: Recurrence.Memories
+    ) -> (outputs: Tensor, memories: [Tensor]) {
         let type: DType = inputs.dtype == .float64 ? .float64 : .float32
+        let (inputs, skip, limits) = (inputs.to(type), skip.tensor.to(type), settings.limits)
+        if Recurrence.hasKernel(inputs) {
+            let recurrence = Recurrence(
+                .stateSpace, keyHeads: settings.groups, heads: settings.heads, keySize: settings.states,
+                valueSize: settings.headSize)
+            let upper = limits.upper ?? .infinity
+            let gates = Recurrence.gates(
+                rates: nil, decays: steps, factors: logDecay.tensor, shifts: stepBias.tensor,
+                bounds: min(limits.lower, upper)...upper)
+            let (outputs, last) = recurrence(
+                inputs, rates: gates.rates, decays: gates.decays, skip: skip, offsets: sequences.offsets,
+                memories: state?.memories.map { $0.to(type) } ?? [], keeping: keeping)
+            return (outputs.reshaped(-1, settings.valueWidth), last)
+        }
+        var steps = (steps.to(type) + stepBias.tensor.to(type)).softplus()
+        if limits.lower > 0 { steps = steps.atLeast(limits.lower) }
+        if let upper = limits.upper { steps = steps.atMost(upper) }
+        let decays = -logDecay.tensor.to(type).exp()
         let states = settings.groups * settings.states
-        let parts = inputs.to(type).split(axis: 1, [settings.valueWidth, states, states])
+        let parts = inputs.split(axis: 1, [settings.valueWidth, states, states])
         let values = parts[0].reshaped(-1, settings.heads, settings.headSize)
         func ofGroups(_ x: Tensor) -> Tensor { x.reshaped(-1, settings.groups, settings.states) }
-        var steps = (steps.to(type) + stepBias.tensor.to(type)).softplus()
-        if settings.limits.lower > 0 { steps = steps.atLeast(settings.limits.lower) }
-        if let upper = settings.limits.upper { steps = steps.atMost(upper) }
         let scan = StateSpaceScan(
-            values: values, writers: ofGroups(parts[1]), readers: ofGroups(parts[2]), steps: steps,
-            decays: -logDecay.tensor.to(type).exp())
+            values: values, writers: ofGroups(parts[1]), readers: ofGroups(parts[2]), steps: steps, decays: decays)
+        let memory = state?.memory?.to(type)
         let result: (outputs: Tensor, memory: Tensor?)
         if sequences.areSingle, let memory {
-            let (outputs, next) = scan.step(memory.to(type))
+            let (outputs, next) = scan.step(memory)
             result = (outputs, next)
         } else {
-            result = scan.scan(sequences.chunks, memory: memory?.to(type), keepsMemory: keepsMemory)
+            result = scan.scan(sequences.chunks, memory: memory, keepsMemory: keeping != .none)
         }
-        let skipped = result.outputs + values * skip.tensor.to(type).unsqueezed(1)
-        return (skipped.reshaped(-1, settings.valueWidth), result.memory)
+        let skipped = result.outputs + values * skip.unsqueezed(1)
+        return (skipped.reshaped(-1, settings.valueWidth), [result.memory].compactMap { $0 })
     }
 }
 
@@ -158,6 +176,13 @@ final class GroupNorm: Module {
     init(_ size: Int, groups: Int, epsilon: Double) {
         _weight = ParameterInfo(wrappedValue: .empty([size], device: .meta))
         (self.groups, self.epsilon) = (groups, epsilon)
+    }
+
+    /// x `[tokens, size]` with a gate, in one pass.
+    /// - Parameter hasGateFirst: whether x ⊙ silu(gate) is normalized, rather than x.
+    func callAsFunction(_ x: Tensor, gate: Tensor, hasGateFirst: Bool) -> Tensor {
+        Functions.gatedNorm(
+            x, gate: gate, weight: weight, groups: groups, epsilon: epsilon, hasGateFirst: hasGateFirst)
     }
 
     /// x `[tokens, size]`.

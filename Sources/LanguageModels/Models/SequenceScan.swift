@@ -2,7 +2,8 @@ import Torch
 
 /// The sequences of a forward pass, for layers that compute along them.
 final class SequenceScan {
-    private let offsets: [Int]
+    /// Where each sequence starts, and the end.
+    let offsets: [Int]
     private let device: Device
     /// Number of sequences.
     let rows: Int
@@ -51,19 +52,27 @@ final class SequenceScan {
 struct RecurrentState {
     /// The last inputs of a convolution, `[rows, width − 1, channels]`.
     var inputs: Tensor
-    /// `[rows, …]`; `nil` of a layer that is a convolution only.
-    var memory: Tensor?
+    /// In tensors of consecutive sequences, `[rows, …]`; empty for a layer that is a convolution only.
+    var memories: [Tensor] = []
+
+    /// `[rows, …]`
+    var memory: Tensor? {
+        memories.count < 2 ? memories.first : .concatenated(memories)
+    }
 
     /// The states of these sequences, in this order.
     func selecting(_ rows: Tensor) -> RecurrentState {
-        RecurrentState(inputs: inputs.selecting(rows), memory: memory?.selecting(rows))
+        RecurrentState(
+            inputs: inputs.selecting(rows), memories: [memory].compactMap { $0?.selecting(rows) })
     }
 
     /// The state of one sequence.
     func row(_ row: Int) -> RecurrentState {
-        RecurrentState(
-            inputs: inputs.narrowed(axis: 0, row..<row + 1).clone(),
-            memory: memory?.narrowed(axis: 0, row..<row + 1).clone())
+        let inputs = inputs.narrowed(axis: 0, row..<row + 1).clone()
+        // A tensor for each sequence needs no copy.
+        if memories.count == self.inputs.dim(0) { return RecurrentState(inputs: inputs, memories: [memories[row]]) }
+        return RecurrentState(
+            inputs: inputs, memories: memory.map { [$0.narrowed(axis: 0, row..<row + 1).clone()] } ?? [])
     }
 
     /// One sequence's state before its first token, in the shape of this one's.
@@ -71,16 +80,14 @@ struct RecurrentState {
         func zeros(_ x: Tensor) -> Tensor {
             .zeros([1] + Array(x.shape.dropFirst()), dtype: x.dtype, device: x.device)
         }
-        return RecurrentState(inputs: zeros(inputs), memory: memory.map(zeros))
+        return RecurrentState(inputs: zeros(inputs), memories: memories.prefix(1).map(zeros))
     }
 
-    /// The states of several sequences together; `nil` if none has any.
+    /// The states of several sequences together, whose memories aren't copied; `nil` if none has any.
     static func joined(_ states: [RecurrentState?]) -> RecurrentState? {
         guard let first = states.compactMap({ $0 }).first else { return nil }
         let all = states.map { $0 ?? first.zeros }
-        let memories = all.compactMap(\.memory)
-        return RecurrentState(
-            inputs: .concatenated(all.map(\.inputs)), memory: memories.isEmpty ? nil : .concatenated(memories))
+        return RecurrentState(inputs: .concatenated(all.map(\.inputs)), memories: all.flatMap(\.memories))
     }
 }
 
@@ -97,4 +104,11 @@ final class RecurrentCache {
 package protocol RecurrentLayer: AnyObject {
     /// Size of its state of one sequence, in values.
     var stateSize: Int { get }
+}
+
+extension AttentionContext {
+    /// The memories that a layer keeps for decoding.
+    var keptMemories: Recurrence.Memories {
+        keepsRecurrentStates ? keepsStatesApart ? .apart : .together : .none
+    }
 }

@@ -22,7 +22,26 @@ final class ShortConvolution: Module {
     ///   - x: `[tokens, channels]` of packed sequences.
     ///   - before: the inputs before them, `[rows, width − 1, channels]`; `nil` for zeros.
     ///   - keepsInputs: whether the inputs before the tokens that follow are returned.
-    func callAsFunction(_ x: Tensor, _ sequences: SequenceScan, before: Tensor?, keepsInputs: Bool) -> (
+    ///   - activation: of the outputs.
+    func callAsFunction(
+        _ x: Tensor, _ sequences: SequenceScan, before: Tensor?, keepsInputs: Bool, activation: Activation? = nil
+    ) -> (output: Tensor, after: Tensor?) {
+        guard Functions.hasRowKernel(x), before?.requiresGrad != true else {
+            let (output, after) = composed(x, sequences, before: before, keepsInputs: keepsInputs)
+            return (activation?(output) ?? output, after)
+        }
+        let output = Functions.shortConvolution(
+            x, weight: weight.tensor, bias: bias?.tensor, before: before, offsets: sequences.offsets,
+            hasSilu: activation == .silu)
+        let after =
+            keepsInputs
+            ? Functions.lastInputs(x, width: width, before: before, offsets: sequences.offsets) : nil
+        guard let activation, activation != .silu else { return (output, after) }
+        return (activation(output), after)
+    }
+
+    /// The convolution by libtorch's operations.
+    private func composed(_ x: Tensor, _ sequences: SequenceScan, before: Tensor?, keepsInputs: Bool) -> (
         output: Tensor, after: Tensor?
     ) {
         let (channels, rows, reach) = (x.dim(1), sequences.rows, width - 1)

@@ -1,7 +1,8 @@
 import Torch
 
 /// Structured state space duality (Dao & Gu 2024, Mamba-2, section 6): a linear recurrence whose memory is a matrix per head,
-/// hₜ = exp(Δₜ a) hₜ₋₁ + Δₜ bₜ xₜᵀ and yₜ = hₜᵀ cₜ, with b and c of a group of heads.
+/// hₜ = exp(Δₜ a) hₜ₋₁ + Δₜ bₜ xₜᵀ and yₜ = hₜᵀ cₜ, with b and c of a group of heads. This is the composition of libtorch's
+/// operations, for tensors that ``Recurrence`` has no kernel for.
 struct StateSpaceScan {
     /// x, `[tokens, heads, size]`.
     private let values: Tensor
