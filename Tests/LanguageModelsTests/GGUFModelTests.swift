@@ -64,6 +64,34 @@ import TorchTestSupport
         #expect(template.specialTokens["eos_token"] == "</s>")
     }
 
+    /// Some ways of cutting words have several names.
+    @Test(arguments: [("qwen3", "gpt-2", "phi-2"), ("gemma3", "smollm", "refact")])
+    func wordsHaveOtherNames(name: String, usual: String, other: String) throws {
+        try withTemporaryFolder { folder in
+            var data = try Data(contentsOf: Self.fixture(name + ".gguf"))
+            data.replaceSubrange(try #require(data.range(of: Data(usual.utf8))), with: Data(other.utf8))
+            let file = folder.appendingPathComponent("a.gguf")
+            try data.write(to: file)
+            let (a, b) = (try Tokenizer.load(folder: Self.fixture(name + ".gguf")), try Tokenizer.load(folder: file))
+            for text in ["I'LL don't  12 Äpfel", "x<|end|>y", "中文 🙂\n\n"] {
+                #expect(a.encode(text: text) == b.encode(text: text))
+            }
+            #expect(throws: PEFTError.self) {
+                try withOther(data, other, String(other.reversed()), in: folder) { try Tokenizer.load(folder: $0) }
+            }
+        }
+    }
+
+    private func withOther<Result>(
+        _ data: Data, _ old: String, _ new: String, in folder: URL, _ body: (URL) throws -> Result
+    ) throws -> Result {
+        var data = data
+        data.replaceSubrange(try #require(data.range(of: Data(old.utf8))), with: Data(new.utf8))
+        let file = folder.appendingPathComponent("b.gguf")
+        try data.write(to: file)
+        return try body(file)
+    }
+
     /// Saved as a folder, model and tokenizer are the same.
     @Test(arguments: ["llama", "qwen2", "gemma2"]) func foldersAreTheSame(name: String) throws {
         let file = try Self.fixture(name + ".gguf")

@@ -319,7 +319,11 @@ struct GGUFTokenizer {
     private func words() throws -> Words {
         let name = settings["tokenizer.ggml.pre"]?.string ?? "default"
         // llama.cpp's other names of these.
-        let usual = ["llama3": "llama-bpe", "llama-v3": "llama-bpe"][name] ?? name
+        let others = [
+            "llama3": "llama-bpe", "llama-v3": "llama-bpe", "phi-2": "gpt-2", "olmo": "gpt-2", "mpt": "gpt-2",
+            "starcoder": "smollm", "refact": "smollm", "command-r": "smollm",
+        ]
+        let usual = others[name] ?? name
         guard let words = Self.wordsByName[usual] else {
             throw PEFTError(
                 "\(self.name): the pre-tokenizer '\(name)' ('tokenizer.ggml.pre') is not supported",

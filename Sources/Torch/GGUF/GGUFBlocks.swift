@@ -67,6 +67,10 @@ private struct GGUFBlock {
         case .iq4_nl:
             scales[0] = half(0)
             levels(bytes + 2, to: q)
+        case .mxfp4:
+            // Levels are twice the floats.
+            scales[0] = Float(sign: .plus, exponent: Int(bytes[0]) - 128, significand: 1)
+            levels(bytes + 1, of: Self.floats, to: q)
         case .iq4_xs: iq4()
         case .f32, .f16, .bf16: break
         }
@@ -87,9 +91,14 @@ private struct GGUFBlock {
     /// The levels of a four-bit code in IQ4, steps that grow with the distance from zero.
     private static let levels: [Int8] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
 
+    /// Twice the values of floats e2m1.
+    private static let floats: [Int8] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12]
+
     /// 16 bytes whose low halves are the codes of the first 16 values; the integers are levels from 0 to 255.
-    private func levels(_ from: UnsafePointer<UInt8>, to q: UnsafeMutablePointer<UInt8>) {
-        func level(_ code: UInt8) -> UInt8 { UInt8(bitPattern: Self.levels[Int(code)]) &+ 128 }
+    private func levels(
+        _ from: UnsafePointer<UInt8>, of table: [Int8] = Self.levels, to q: UnsafeMutablePointer<UInt8>
+    ) {
+        func level(_ code: UInt8) -> UInt8 { UInt8(bitPattern: table[Int(code)]) &+ 128 }
         for i in 0..<16 { (q[i], q[i + 16]) = (level(from[i] & 15), level(from[i] >> 4)) }
     }
 

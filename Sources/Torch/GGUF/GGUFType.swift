@@ -16,12 +16,14 @@ package enum GGUFType: UInt32, CaseIterable, Sendable {
     case iq4_nl = 20
     case iq4_xs = 23
     case bf16 = 30
+    /// 4-bit floats e2m1 with powers of two (Open Compute Project 2023).
+    case mxfp4 = 39
 
     /// Names of other types, for error messages.
     private static let others: [UInt32: String] = [
         9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 21: "IQ3_S",
         22: "IQ2_S", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0",
-        35: "TQ2_0", 39: "MXFP4",
+        35: "TQ2_0",
     ]
 
     /// llama.cpp's name of a type by its number.
@@ -44,7 +46,7 @@ package enum GGUFType: UInt32, CaseIterable, Sendable {
     package var block: Int {
         switch self {
         case .f32, .f16, .bf16: 1
-        case .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .iq4_nl: 32
+        case .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .iq4_nl, .mxfp4: 32
         case .q2_K, .q3_K, .q4_K, .q5_K, .q6_K, .iq4_xs: 256
         }
     }
@@ -66,6 +68,7 @@ package enum GGUFType: UInt32, CaseIterable, Sendable {
         case .q6_K: 210
         case .iq4_nl: 18
         case .iq4_xs: 136
+        case .mxfp4: 17
         }
     }
 
@@ -82,8 +85,8 @@ package enum GGUFType: UInt32, CaseIterable, Sendable {
         switch self {
         case .q4_0: 8
         case .q5_0: 16
-        // The levels of IQ4 are signed bytes.
-        case .q8_0, .iq4_nl, .iq4_xs: 128
+        // The levels of IQ4 and MXFP4 are signed bytes.
+        case .q8_0, .iq4_nl, .iq4_xs, .mxfp4: 128
         case .q3_K: 4
         case .q6_K: 32
         default: 0
