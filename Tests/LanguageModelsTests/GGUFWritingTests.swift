@@ -37,6 +37,18 @@ import TorchTestSupport
             "qwen2_moe": ["decoder_sparse_step": 1, "norm_topk_prob": false],
             "qwen3_moe": ["mlp_only_layers": []], "olmoe": ["num_key_value_heads": 4],
             "cohere2": ["sliding_window_pattern": 4, "num_hidden_layers": 5],
+            "falcon-new-one-norm": ["bias": false], "gpt_oss": ["swiglu_limit": 7.0],
+            "granitemoehybrid-dense": ["hidden_act": "silu", "mamba_proj_bias": false, "mamba_conv_bias": true],
+            "olmo3": [
+                "layer_types": .null, "num_hidden_layers": 5, "rope_scaling": .null,
+                "rope_parameters": [
+                    "full_attention": ["rope_type": "linear", "factor": 4.0, "rope_theta": 300.0],
+                    "sliding_attention": ["rope_type": "default", "rope_theta": 300.0],
+                ],
+            ],
+            "phi-head-norms": ["hidden_act": "gelu_new"], "starcoder2-unbiased": ["hidden_act": "gelu_pytorch_tanh"],
+            "gpt-neox-new-keys": ["hidden_act": "gelu"], "deepseek_v2-groups": ["rope_scaling": .null],
+            "deepseek_v2": ["q_lora_rank": .null, "num_hidden_layers": 26],
         ]
         let file = try fixture("decoders/\(name)/config.json")
         let fields = (try JSON.read(file).object ?? [:]).merging(changes[name] ?? [:]) { $1 }
@@ -58,6 +70,8 @@ import TorchTestSupport
         "decoders/smollm3-default", "decoders/olmo2", "decoders/ernie4_5",
         "decoders/mixtral", "made/olmoe", "decoders/granitemoe", "decoders/glm4", "decoders/glm4-whole",
         "decoders/hunyuan_v1_dense", "made/qwen2_moe", "made/qwen3_moe", "made/cohere2",
+        "decoders/gpt-neox-sequential", "made/falcon-new-one-norm", "made/gpt_oss", "made/olmo3", "made/deepseek_v2",
+        "made/granitemoehybrid-dense",
     ]) func modelsSurvive(name: String) throws {
         let model = try Self.load(name)
         try withTemporaryFolder { temporary in
@@ -142,8 +156,11 @@ import TorchTestSupport
 
     /// Metadata with which llama.cpp computes what a family doesn't is refused on reading.
     @Test(arguments: [
-        ("decoders/olmo2", "olmo2.attention.sliding_window", GGUFValue.integer(4), "sliding-window layers"),
-        ("decoders/granite", "granite.rope.scaling.finetuned", .flag(false), "no RoPE"),
+        ("decoders/granite", "granite.rope.scaling.finetuned", GGUFValue.flag(false), "no RoPE"),
+        ("decoders/bloom", "bloom.attention.head_count_kv", .integer(2), "2 key-value heads and 6 heads"),
+        ("decoders/gpt-neox", "gptneox.attention.head_count_kv", .integer(1), "1 key-value heads and 2 heads"),
+        ("made/deepseek_v2", "deepseek2.expert_group_used_count", .integer(2), "from groups"),
+        ("made/deepseek_v2", "deepseek2.attention.key_length_mla", .integer(4), "4 of 4 head dimensions"),
     ]) func otherFilesAreRefused(name: String, key: String, value: GGUFValue, words: String) throws {
         try withTemporaryFolder { folder in
             let (plain, changed) = (folder.appendingPathComponent("a.gguf"), folder.appendingPathComponent("b.gguf"))
@@ -153,9 +170,8 @@ import TorchTestSupport
                 let tensor = try file.tensor(name)
                 return GGUFFile.Content(name, entry.shape, .f32) { tensor }
             }
-            let settings = file.settings.map { ($0.key, $0.value) }
-            try GGUFFile.write(settings, contents, to: changed)
-            _ = try ModelFolder(changed)
+            let settings = file.settings.filter { $0.key != key }.map { ($0.key, $0.value) }
+            _ = try ModelFolder(plain)
             try GGUFFile.write(settings + [(key, value)], contents, to: changed)
             let error = try #require(throws: PEFTError.self) { try ModelFolder(changed) }
             #expect(error.problem.contains(words), "\(error.problem)")
@@ -174,6 +190,16 @@ import TorchTestSupport
                 ("decoders/qwen3_moe", "dense network"), ("decoders/olmoe-clipped", "normalized"),
                 ("decoders/olmoe", "fewer key-value heads"),
                 ("decoders/hunyuan_v1_dense-biases", "bias"), ("decoders/cohere2", "every 4th"),
+                ("made/phi-head-norms", "norms"), ("decoders/phi-head-norms", "activation"),
+                ("decoders/starcoder2", "window"),
+                ("made/starcoder2-unbiased", "no biases"), ("made/gpt-neox-new-keys", "no biases"),
+                ("decoders/bloom-norm-residual", "connected"), ("decoders/falcon-multi-query-alibi", "ALiBi"),
+                ("decoders/falcon-new-one-norm", "biases"), ("decoders/olmo3", "every 4th"),
+                ("decoders/gpt_oss", "clamped"), ("made/deepseek_v2-groups", "topk_method"),
+                ("decoders/deepseek_v3", "'yarn'"), ("decoders/deepseek_v3-direct", "biases"),
+                ("decoders/gptj", "gptj"),
+                ("decoders/lfm2-biases", "conv_bias"), ("decoders/granitemoehybrid-dense", "SiLU"),
+                ("decoders/granitemoehybrid-loss", "time_step_limit"),
             ] {
                 let model = try Self.load(name)
                 let error = try #require(throws: PEFTError.self) {

@@ -69,8 +69,16 @@ import TorchNN
     @Test(arguments: names) func tensorsHaveNamesInGGUF(name: String) throws {
         let (family, model) = try Self.made(name)
         guard let architecture = family.gguf.written else { return }
-        let names = architecture.tensors
+        let names = try GGUFNames(of: model)
         for path in model.parameters().map(\.path) {
+            if let tensors = names.form(of: path)?.tensors {
+                #expect(tensors.allSatisfy { names.form(ofTensor: $0)?.path == path }, "\(path)")
+                continue
+            }
+            if let (tensor, row) = names.tensors.stack(of: path) {
+                #expect(names.tensors.rows(of: tensor).map { "\($0).\(row).weight" } == path)
+                continue
+            }
             if let parts = architecture.experts?.tensors(of: path) {
                 #expect(parts.allSatisfy { architecture.experts?.path(of: $0)?.path == path }, "\(path)")
                 continue

@@ -20,19 +20,27 @@ struct GGUFConfiguration {
         }
         let size = try read.count("embedding_length")
         let heads = try read.count("attention.head_count")
-        let keyHeads = try read.count("attention.head_count_kv", default: heads)
+        let (keyHeads, isRecurrent) = try read.keyHeads(layers: layers, default: heads)
         let rotated = try read.count("rope.dimension_count", default: 0, from: 0)
-        let headSize = try read.count(
-            "attention.key_length",
-            default: rotated > 0 && !architecture.rotatesParts ? rotated : max(1, size / heads))
+        let headSize =
+            architecture.isLatent && rotated > 0
+            ? rotated
+            : try read.count(
+                "attention.key_length",
+                default: rotated > 0 && !architecture.rotatesParts ? rotated : max(1, size / heads))
         guard rotated == 0 || rotated == headSize || architecture.rotatesParts && rotated < headSize else {
             throw PEFTError(
                 "\(file.url.path) applies RoPE to \(rotated) of \(headSize) head dimensions, which is not supported",
                 remedy: "use another model")
         }
-        guard try read.count("attention.value_length", default: headSize) == headSize else {
+        guard try architecture.isLatent || read.count("attention.value_length", default: headSize) == headSize else {
             throw PEFTError(
                 "\(file.url.path) has keys and values of different sizes, which is not supported",
+                remedy: "use another model")
+        }
+        guard architecture.isHybrid || isRecurrent?.contains(true) != true else {
+            throw PEFTError(
+                "\(file.url.path) has layers without keys and values, which is not supported for '\(architecture.name)'",
                 remedy: "use another model")
         }
         guard let table = file.entries["token_embd.weight"], table.shape.count == 2 else {
@@ -43,7 +51,7 @@ struct GGUFConfiguration {
         let positions = try read.count("context_length", default: 2048)
         let sizes = GGUFSizes(
             layers: layers, hiddenSize: size, feedForwardSize: feedForwardSize, heads: heads, keyHeads: keyHeads,
-            headSize: headSize, epsilon: try read.number(architecture.epsilon.file))
+            headSize: headSize, epsilon: try read.number(architecture.epsilon.file), isRecurrent: isRecurrent)
         var fields: [String: JSON] = [
             "model_type": .string(family.name), "architectures": [.string(architecture.modelClass)],
             "vocab_size": .integer(table.shape[0]), "hidden_size": .integer(size),
@@ -58,12 +66,14 @@ struct GGUFConfiguration {
         fields.merge(try architecture.configuration(read, sizes)) { $1 }
         let rotarySize = rotated > 0 ? rotated : headSize
         if architecture.rotatesParts {
-            fields["partial_rotary_factor"] = .number(Double(rotarySize) / Double(headSize))
+            fields["partial_rotary_factor"] = .number(GGUFSizes.share(rotarySize, of: headSize))
         }
-        fields.merge(try read.rotary(headSize: rotarySize)) { $1 }
+        if architecture.hasRotary { fields.merge(try read.rotary(headSize: rotarySize)) { $1 } }
+        try architecture.rotary(read, &fields)
         fields.merge(read.tokens()) { $1 }
         json = .object(fields)
-        names = GGUFNames(architecture, heads: heads, keyHeads: keyHeads)
+        names = GGUFNames(
+            architecture, heads: heads, keyHeads: keyHeads, tensors: architecture.fileTensors?(read))
     }
 }
 
@@ -108,7 +118,10 @@ struct GGUFSettings {
         }
         // A Mixtral is a 'llama' with experts.
         let hasExperts = self["expert_count"]?.integer ?? 0 > 0
-        guard let match = named.first(where: { ($1.experts != nil) == hasExperts }) else {
+        let fitting = named.filter {
+            ($1.experts != nil) == hasExperts || !hasExperts && $1.mayLackExperts
+        }
+        guard let match = fitting.first(where: { $1.isFamily(self) }) ?? fitting.first else {
             let what = hasExperts ? "experts" : "no experts"
             throw PEFTError(
                 "\(file.url.path) has \(what) ('\(name).expert_count'), which is not supported for '\(name)'",
@@ -128,6 +141,18 @@ struct GGUFSettings {
             throw wrong(key, "use an integer of at least \(least), the same for all layers")
         }
         return value
+    }
+
+    /// The number of key-value heads, and which layers have none; `nil` if the file has one number for all.
+    func keyHeads(layers: Int, default fallback: Int) throws -> (count: Int, isRecurrent: [Bool]?) {
+        let key = "attention.head_count_kv"
+        guard let list = self[key]?.list else { return (try count(key, default: fallback), nil) }
+        let counts = (list.numbers ?? []).compactMap { Int(exactly: $0) }
+        let most = counts.max() ?? 0
+        guard counts.count == layers, list.count == layers, (1...1_000_000).contains(most),
+            counts.allSatisfy({ $0 == 0 || $0 == most })
+        else { throw wrong(key, "use an integer of at least 1, the same for all layers that have keys") }
+        return (most, counts.map { $0 == 0 })
     }
 
     func number(_ key: String, default fallback: Double? = nil) throws -> Double {

@@ -7,12 +7,19 @@ struct GGUFExperts: Sendable {
     var network = "mlp"
     /// Name of the router in it.
     var router = "gate"
-    /// Whether llama.cpp normalizes the weights of a token's experts.
-    let normalizes: Bool
+    /// Whether llama.cpp normalizes the weights of a token's experts, which are a softmax's; `nil` if the file says how they
+    /// are computed, and which layers are dense.
+    let normalizes: Bool?
     /// Whether the file has the size of an expert's hidden layer, and not as `feed_forward_length`.
     var hasSize = false
     /// Whether a gated network computes every token, too.
     var hasShared = false
+    /// Name of that network.
+    var shared = "shared_expert"
+    /// Whether a sigmoid multiplies its output, and the file has its size.
+    var isSharedGated = true
+    /// Whether layers may have a dense network instead.
+    var hasDense: Bool { normalizes == nil }
 
     private static let parts = [
         "gate_up_proj": ["ffn_gate_exps", "ffn_up_exps"], "down_proj": ["ffn_down_exps"],
@@ -25,9 +32,9 @@ struct GGUFExperts: Sendable {
         var names: [(file: String, model: String)] = [("ffn_gate_inp", "\(network).\(router)")]
         guard hasShared else { return names }
         for part in ["gate", "up", "down"] {
-            names.append(("ffn_\(part)_shexp", "\(network).shared_expert.\(part)_proj"))
+            names.append(("ffn_\(part)_shexp", "\(network).\(shared).\(part)_proj"))
         }
-        names.append((Self.sharedGate, "\(network).shared_expert_gate"))
+        if isSharedGated { names.append((Self.sharedGate, "\(network).shared_expert_gate")) }
         return names
     }
 
@@ -61,17 +68,19 @@ struct GGUFExperts: Sendable {
     /// Adds a model's experts to the metadata.
     /// - Throws: ``PEFTError`` for experts that llama.cpp would compute differently.
     func describe(_ experts: ExpertSettings, in description: inout GGUFDescription) throws {
-        guard experts.isSparse.allSatisfy({ $0 }) else {
-            throw description.refusal("layers have a dense network instead of experts")
-        }
-        guard case .softmax(let isNormalized) = experts.router, isNormalized == normalizes else {
-            throw description.refusal(
-                "the weights of a token's experts are\(normalizes ? "n't" : "") normalized ('norm_topk_prob')")
+        if let normalizes {
+            guard experts.isSparse.allSatisfy({ $0 }) else {
+                throw description.refusal("layers have a dense network instead of experts")
+            }
+            guard case .softmax(let isNormalized) = experts.router, isNormalized == normalizes else {
+                throw description.refusal(
+                    "the weights of a token's experts are\(normalizes ? "n't" : "") normalized ('norm_topk_prob')")
+            }
         }
         description.add("expert_count", .integer(experts.count))
         description.add("expert_used_count", .integer(experts.choices))
         if hasSize { description.add("expert_feed_forward_length", .integer(experts.feedForwardSize)) }
-        if hasShared, let shared = experts.shared {
+        if hasShared, isSharedGated, let shared = experts.shared {
             description.add("expert_shared_feed_forward_length", .integer(shared.size))
         }
     }
@@ -90,7 +99,8 @@ extension GGUFTensorNames {
     static func experts(_ experts: GGUFExperts, biases: Set<String>? = nil) -> GGUFTensorNames {
         let dense: Set<String> = ["ffn_gate", "ffn_up", "ffn_down"]
         return GGUFTensorNames(
-            outer: llama.outer, inner: llama.inner.filter { !dense.contains($0.file) } + experts.others,
+            outer: llama.outer,
+            inner: llama.inner.filter { experts.hasDense || !dense.contains($0.file) } + experts.others,
             biases: biases)
     }
 }

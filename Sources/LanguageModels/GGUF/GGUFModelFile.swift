@@ -26,6 +26,10 @@ final class GGUFModelFile: TensorFile {
         var part: Part?
         /// The tensors of all experts that are one in the model, in the order of its rows.
         var experts: [String] = []
+        /// The row of the tensor that is a vector of the model.
+        var row: Int?
+        /// The form of the tensor, if it isn't the model's.
+        var form: (form: GGUFForm, tensors: [String])?
     }
 
     private enum Part: String, CaseIterable {
@@ -47,6 +51,12 @@ final class GGUFModelFile: TensorFile {
             // A tensor unknown to the family keeps its name, so it is reported as unknown.
             let path = described.names.path(of: name) ?? name
             let experts = described.names.architecture.experts
+            if let (form, path, tensors) = described.names.form(ofTensor: name) {
+                guard entries[path] == nil, let entry = Self.joined(form, tensors, in: file) else { continue }
+                entries[path] = entry
+                sources[path] = Source(name: name, form: (form, tensors))
+                continue
+            }
             if let match = experts?.path(of: name) {
                 guard entries[match.path] == nil, let entry = Self.joined(match.tensors, in: file) else { continue }
                 entries[match.path] = entry
@@ -58,8 +68,19 @@ final class GGUFModelFile: TensorFile {
                 sources[path] = Source(name: name)
                 continue
             }
-            if packed, experts?.isRouter(name) != true, path.hasPrefix("model.layers."), path.hasSuffix(".weight"),
-                entry.shape.count == 2,
+            if let vectors = described.names.tensors.rows(of: name), entry.shape.count == 2,
+                entry.shape[0] <= described.names.heads
+            {
+                for row in 0..<entry.shape[0] {
+                    let path = "\(vectors).\(row).weight"
+                    entries[path] = TensorEntry(
+                        dtype: entry.dtype, shape: [entry.shape[1]], byteCount: entry.shape[1] * entry.dtype.size)
+                    sources[path] = Source(name: name, row: row)
+                }
+                continue
+            }
+            if packed, experts?.isRouter(name) != true, path.hasPrefix(described.names.tensors.layers),
+                path.hasSuffix(".weight"), entry.shape.count == 2,
                 let type = file.type(of: name), type.plain == nil,
                 case let settings = GroupQuantization(bits: type.packedBits, groupSize: type.group),
                 settings.refusal(outputs: entry.shape[0], inputs: entry.shape[1]) == nil
@@ -87,12 +108,23 @@ final class GGUFModelFile: TensorFile {
     /// has another shape, so that loading reports the model's tensor as missing.
     private static func joined(_ tensors: [String], in file: GGUFFile) -> TensorEntry? {
         let parts = tensors.compactMap { file.entries[$0] }
-        guard let first = parts.first, parts.count == tensors.count, first.shape.count == 3,
+        guard let first = parts.first, parts.count == tensors.count, first.shape.count == 3, first.hasUsualSizes,
             parts.allSatisfy({ $0.shape == first.shape })
         else { return nil }
         let shape = [first.shape[0], first.shape[1] * parts.count, first.shape[2]]
         return TensorEntry(
             dtype: .float32, shape: shape, byteCount: shape.reduce(1, *) * DType.float32.size)
+    }
+
+    /// The entry of a model's tensor that has another form; `nil` if a tensor is missing or has another shape, so that loading
+    /// reports the model's tensor as missing.
+    private static func joined(_ form: GGUFForm, _ tensors: [String], in file: GGUFFile) -> TensorEntry? {
+        let parts = tensors.compactMap { file.entries[$0] }
+        guard parts.count == tensors.count,
+            parts.allSatisfy({ $0.shape.count == form.axes ?? $0.shape.count && $0.hasUsualSizes }),
+            let shape = try? withTorchErrors({ form.join(parts.map { .empty($0.shape, device: .meta) }).shape })
+        else { return nil }
+        return TensorEntry(dtype: .float32, shape: shape, byteCount: shape.reduce(1, *) * DType.float32.size)
     }
 
     private static func shapes(_ type: GGUFType, outputs: Int, inputs: Int) -> [(Part, [Int], DType)] {
@@ -109,12 +141,16 @@ final class GGUFModelFile: TensorFile {
             let hint = nearestName(to: name, in: entries.keys).map { "did you mean '\($0)'?" }
             throw PEFTError("\(url.path) has no tensor '\(name)'", remedy: hint)
         }
+        if let (form, tensors) = source.form {
+            return form.join(try tensors.map { try file.tensor($0).to(.float32) })
+        }
         if let part = source.part { return try packed(source.name, part, entry, path: name) }
         if !source.experts.isEmpty {
             let parts = try source.experts.map { try file.tensor($0).to(.float32) }
             return parts.count == 1 ? parts[0] : Tensor.concatenated(parts, axis: 1)
         }
         let tensor = try file.tensor(source.name)
+        if let row = source.row { return tensor.narrowed(axis: 0, row..<row + 1).reshaped(entry.shape) }
         if described.names.architecture.addsOneToNorms, name.hasSuffix("norm.weight") {
             return tensor.to(.float32) - 1
         }
@@ -161,6 +197,11 @@ final class GGUFModelFile: TensorFile {
                 zeroType: stored?("zeros") == nil ? nil : .float32)
         }
     }
+}
+
+extension TensorEntry {
+    /// Whether no size is zero, so that the others are bounded by the file's size.
+    fileprivate var hasUsualSizes: Bool { shape.allSatisfy { $0 > 0 } }
 }
 
 extension QuantizedFolder.Method {

@@ -19,7 +19,29 @@ extension LanguageModel {
         try (self as? any GGUFWritable)?.describe(in: &description)
         // Each tensor with its type, if the format doesn't decide on it.
         var contents: [(name: String, shape: [Int], type: GGUFType?, make: () throws -> Tensor)] = []
+        // The vectors of the model that are rows of one matrix of the file, by its name.
+        var rows: [(name: String, size: Int, make: [Int: () -> Tensor])] = []
         func add(_ path: String, _ shape: [Int], _ make: @escaping () -> Tensor) throws {
+            if let (form, targets) = names.form(of: path), let sizes = names.sizes {
+                let parts = form.split(.empty(shape, device: .meta), sizes)
+                for (index, (target, part)) in zip(targets, parts).enumerated() {
+                    contents.append(
+                        (
+                            // Biases are F32 in all formats.
+                            target, part.shape, form.isSingle || !target.hasSuffix(".weight") ? .f32 : nil,
+                            {
+                                form.split(make().detached().to(.cpu).to(.float32), sizes)[index].contiguous()
+                            }
+                        ))
+                }
+                return
+            }
+            if let (name, row) = names.tensors.stack(of: path), shape.count == 1 {
+                let index = rows.firstIndex { $0.name == name } ?? rows.count
+                if index == rows.count { rows.append((name, shape[0], [:])) }
+                rows[index].make[row] = make
+                return
+            }
             if let targets = names.architecture.experts?.tensors(of: path), shape.count == 3 {
                 let rows = shape[1] / targets.count
                 for (index, target) in targets.enumerated() {
@@ -68,6 +90,17 @@ extension LanguageModel {
                 weight.isQuantized
             else { continue }
             try add("\(path).weight", [weight.outputs, weight.inputs]) { weight.dense(as: .float32) }
+        }
+        for (name, size, make) in rows {
+            let vectors = make.sorted { $0.key < $1.key }.map(\.value)
+            contents.append(
+                (
+                    name, [vectors.count, size], .f32,
+                    {
+                        Tensor.concatenated(
+                            vectors.map { $0().detached().to(.cpu).to(.float32).reshaped(1, size) }, axis: 0)
+                    }
+                ))
         }
         if let factors = description.factors {
             contents.append(("rope_freqs.weight", [factors.count], .f32, { Tensor(factors) }))

@@ -6,6 +6,9 @@ package struct GGUFNames: Sendable {
     let architecture: GGUFArchitecture
     let heads: Int
     let keyHeads: Int
+    let tensors: GGUFTensorNames
+    /// The model's sizes, if it is written.
+    private(set) var sizes: GGUFSizes?
 
     /// - Throws: ``PEFTError`` for a model that GGUF can't represent.
     package init(of model: any LanguageModel) throws {
@@ -20,31 +23,34 @@ package struct GGUFNames: Sendable {
             throw refusal("its head is not a language-modeling head")
         }
         self.init(architecture, heads: model.ggufSizes.heads, keyHeads: model.ggufSizes.keyHeads)
+        sizes = model.ggufSizes
     }
 
-    init(_ architecture: GGUFArchitecture, heads: Int, keyHeads: Int) {
+    /// - Parameter tensors: the names in a file, if they depend on it.
+    init(_ architecture: GGUFArchitecture, heads: Int, keyHeads: Int, tensors: GGUFTensorNames? = nil) {
         (self.architecture, self.heads, self.keyHeads) = (architecture, heads, keyHeads)
+        self.tensors = tensors ?? architecture.tensors
     }
 
     /// llama.cpp's name of the family.
     package var name: String { architecture.name }
 
-    /// The file's name of a model's tensor; `nil` if it has none.
-    package func tensor(of path: String) -> String? { architecture.tensors.tensor(of: path) }
+    /// The file's name of a model's tensor; `nil` if it has none, or has the tensor in another form.
+    package func tensor(of path: String) -> String? { form(of: path) == nil ? tensors.tensor(of: path) : nil }
 
     /// The model's path of a file's tensor; `nil` if it has none.
-    package func path(of tensor: String) -> String? { architecture.tensors.path(of: tensor) }
+    package func path(of tensor: String) -> String? { tensors.path(of: tensor) }
 
     /// The stored row of each row of a model's tensor; `nil` if the order is the same.
     /// - Throws: ``PEFTError`` if the rows aren't divisible by the heads.
     func storedRows(_ path: String, rows: Int) throws -> [Int]? {
-        guard let heads = architecture.reorderedHeads(path, heads: heads, keyHeads: keyHeads) else { return nil }
-        guard rows > 0, rows.isMultiple(of: 2 * heads) else {
+        guard let order = architecture.rowOrder(of: path, heads: heads, keyHeads: keyHeads) else { return nil }
+        guard rows > 0, rows.isMultiple(of: order.unit), heads.isMultiple(of: keyHeads) else {
             throw PEFTError(
                 "'\(path)' has \(rows) rows, which aren't divisible by \(heads) heads",
                 remedy: "download the file again")
         }
-        return GGUFArchitecture.storedRows(rows, heads: heads)
+        return order.storedRows(rows)
     }
 
     /// Reorders the rows of a model's weight, bias or LoRA factor to the file's order.

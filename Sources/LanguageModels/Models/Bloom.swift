@@ -13,7 +13,25 @@ extension ModelFamily {
             lora: .named(["query_key_value"]), adaLoRA: .named(["query_key_value"]),
             ia3: .named(["query_key_value", "mlp.dense_4h_to_h"]), ia3FeedForward: ["mlp.dense_4h_to_h"],
             norms: ["input_layernorm", "post_attention_layernorm", "ln_f"]),
-        gguf: .none)
+        gguf: .architecture(.bloom))
+}
+
+extension GGUFArchitecture {
+    static let bloom = GGUFArchitecture(
+        name: "bloom", modelClass: "BloomForCausalLM",
+        tensors: .decoder(
+            ("transformer", "h", "word_embeddings", "ln_f"), attention: "self_attention", qkv: "query_key_value",
+            output: "dense", norms: [("attn_norm", "input_layernorm"), ("ffn_norm", "post_attention_layernorm")],
+            up: "dense_h_to_4h", down: "dense_4h_to_h",
+            outer: [("token_embd_norm", "transformer.word_embeddings_layernorm")]),
+        pairsNeighbors: false, fusedProjection: "query_key_value", addsOneToNorms: false, hasRotary: false,
+        epsilon: ("attention.layer_norm_epsilon", "layer_norm_epsilon"),
+        decoder: GGUFDecoderForm(
+            activation: .geluTanh, hasInputBias: true, hasBiases: true, allowsTying: true, hasLinearBiases: true)
+    ) { read, sizes in
+        try read.requireEqualHeads(sizes)
+        return ["apply_residual_connection_post_layernorm": false]
+    }
 }
 
 extension LayerNormDecoderConfiguration {

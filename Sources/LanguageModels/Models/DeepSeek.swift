@@ -6,14 +6,14 @@ extension ModelFamily {
         name: "deepseek_v2", constructor: .generator { try Llama(LlamaConfiguration($0, .deepSeekV2, family: $1)) },
         modules: .experts(.qwen), tokenTypes: .none,
         // Hugging Face has no defaults for this family.
-        adapterTargets: .latent, gguf: .none)
+        adapterTargets: .latent, gguf: .architecture(.deepSeekV2))
 
     /// DeepSeek-V3 (DeepSeek-AI 2024): V2 with a sigmoid router in groups.
     static let deepSeekV3 = ModelFamily(
         name: "deepseek_v3", constructor: .generator { try Llama(LlamaConfiguration($0, .deepSeekV3, family: $1)) },
         modules: .experts(.qwen), tokenTypes: .none,
         // Hugging Face has no defaults for this family.
-        adapterTargets: .latent, gguf: .none)
+        adapterTargets: .latent, gguf: .architecture(.deepSeekV3))
 }
 
 extension AdapterTargets {

@@ -84,11 +84,13 @@ final class Experts: Module {
 
 /// The gate of gpt-oss (OpenAI 2025): (u + 1) · g · σ(α g) with the gate g ≤ c and −c ≤ u ≤ c, which are neighbors in the
 /// projection's output.
-struct ClampedGate: Sendable {
+struct ClampedGate: Sendable, Equatable {
     /// α.
     let slope: Double
     /// c.
     let limit: Double
+
+    static let usual = ClampedGate(slope: 1.702, limit: 7)
 
     /// x `[rows, 2 · hidden]` -> `[rows, hidden]`.
     func callAsFunction(_ x: Tensor) -> Tensor {

@@ -15,7 +15,46 @@ extension ModelFamily {
             lora: .named(["query_key_value"]), adaLoRA: .named(["query_key_value"]),
             ia3: .named(["query_key_value", "dense_4h_to_h"]), ia3FeedForward: ["dense_4h_to_h"],
             norms: ["input_layernorm", "post_attention_layernorm", "ln_f"]),
-        gguf: .none)
+        gguf: .architecture(.falcon))
+}
+
+extension GGUFArchitecture {
+    static let falcon = GGUFArchitecture(
+        name: "falcon", modelClass: "FalconForCausalLM",
+        tensors: .falcon(norms: [
+            ("attn_norm", "input_layernorm"), ("attn_norm", "ln_mlp"), ("attn_norm_2", "ln_attn"),
+        ]),
+        fileTensors: { read in
+            let hasTwo = read.hasTensor("blk.0.attn_norm_2.weight")
+            return .falcon(
+                norms: hasTwo
+                    ? [("attn_norm", "ln_mlp"), ("attn_norm_2", "ln_attn")] : [("attn_norm", "input_layernorm")])
+        }, pairsNeighbors: false, fusedProjection: "query_key_value", addsOneToNorms: false, hasRotaryFactors: false,
+        epsilon: ("attention.layer_norm_epsilon", "layer_norm_epsilon"),
+        decoder: GGUFDecoderForm(
+            activation: .gelu, residuals: [.parallel, .parallelWithSharedNorm], hasInputBias: false,
+            hasBiases: false, allowsTying: true
+        ) { _, description in
+            // The order of the rows of queries, keys and values.
+            description.add("tensor_data_layout", .string("jploski"))
+        }
+    ) { read, sizes in
+        let hasTwo = read.hasTensor("blk.0.attn_norm_2.weight")
+        return [
+            "activation": "gelu", "alibi": false, "bias": false, "parallel_attn": true, "multi_query": true,
+            "new_decoder_architecture": .bool(hasTwo || sizes.keyHeads > 1),
+            "num_ln_in_parallel_attn": .integer(hasTwo ? 2 : 1), "num_kv_heads": .integer(sizes.keyHeads),
+            "ffn_hidden_size": .integer(sizes.feedForwardSize),
+        ]
+    }
+}
+
+extension GGUFTensorNames {
+    fileprivate static func falcon(norms: [(file: String, model: String)]) -> GGUFTensorNames {
+        .decoder(
+            ("transformer", "h", "word_embeddings", "ln_f"), attention: "self_attention", qkv: "query_key_value",
+            output: "dense", norms: norms, up: "dense_h_to_4h", down: "dense_4h_to_h")
+    }
 }
 
 extension LayerNormDecoderConfiguration {

@@ -15,7 +15,34 @@ extension ModelFamily {
             lora: .named(["query_key_value"]), adaLoRA: .named(["query_key_value"]),
             ia3: .named(["query_key_value", "dense_4h_to_h"]), ia3FeedForward: ["dense_4h_to_h"],
             norms: ["input_layernorm", "post_attention_layernorm", "final_layer_norm"]),
-        gguf: .none)
+        gguf: .architecture(.gptNeoX))
+}
+
+extension GGUFArchitecture {
+    static let gptNeoX = GGUFArchitecture(
+        name: "gptneox", modelClass: "GPTNeoXForCausalLM",
+        tensors: .decoder(
+            ("gpt_neox", "layers", "embed_in", "final_layer_norm"), attention: "attention", qkv: "query_key_value",
+            output: "dense", norms: [("attn_norm", "input_layernorm"), ("ffn_norm", "post_attention_layernorm")],
+            up: "dense_h_to_4h", down: "dense_4h_to_h"),
+        pairsNeighbors: false, fusedProjection: "query_key_value", addsOneToNorms: false, hasRotaryFactors: false,
+        rotatesParts: true, epsilon: ("attention.layer_norm_epsilon", "layer_norm_eps"),
+        decoder: GGUFDecoderForm(
+            activation: .gelu, residuals: [.parallel, .sequential], hasInputBias: true, hasBiases: true,
+            allowsTying: false
+        ) { settings, description in
+            description.add("use_parallel_residual", .flag(settings.residual == .parallel))
+        }
+    ) { read, sizes in
+        try read.requireEqualHeads(sizes)
+        let rotated = try read.count("rope.dimension_count", default: sizes.headSize)
+        return [
+            "hidden_act": "gelu", "attention_bias": true,
+            "use_parallel_residual": .bool(read["use_parallel_residual"]?.flag ?? true),
+            "rotary_pct": .number(GGUFSizes.share(rotated, of: sizes.headSize)),
+            "rotary_emb_base": .number(try read.number("rope.freq_base", default: 10_000)),
+        ]
+    }
 }
 
 extension LayerNormDecoderConfiguration {

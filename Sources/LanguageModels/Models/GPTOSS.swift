@@ -7,7 +7,56 @@ extension ModelFamily {
         name: "gpt_oss", constructor: .generator { try Llama(LlamaConfiguration($0, .gptOSS, family: $1)) },
         modules: .experts(.stacked), tokenTypes: .none,
         // Hugging Face has no defaults for this family; these are Llama's.
-        adapterTargets: .likeLlama(feedForward: []), gguf: .none)
+        adapterTargets: .likeLlama(feedForward: []), gguf: .architecture(.gptOSS))
+}
+
+extension GGUFArchitecture {
+    static let gptOSS: GGUFArchitecture = {
+        let experts = GGUFExperts(router: "router", normalizes: true, hasSize: true)
+        return GGUFArchitecture(
+            name: "gpt-oss", modelClass: "GptOssForCausalLM",
+            tensors: GGUFTensorNames(
+                outer: GGUFTensorNames.llama.outer,
+                inner: GGUFTensorNames.experts(experts).inner.filter { $0.file != "ffn_norm" } + [
+                    ("post_attention_norm", "post_attention_layernorm")
+                ]),
+            pairsNeighbors: false, addsOneToNorms: false, yarn: GGUFYaRN(rounds: false), hasRotaryFactors: false,
+            windowPeriod: 2, experts: experts,
+            forms: [
+                .renamed("self_attn.sinks", "attn_sinks.weight"),
+                .alternating(
+                    "mlp.experts.gate_up_proj", ["ffn_gate_exps.weight", "ffn_up_exps.weight"], axes: 3,
+                    isTransposed: true),
+                .alternating(
+                    "mlp.experts.gate_up_proj_bias", ["ffn_gate_exps.bias", "ffn_up_exps.bias"], axes: 2,
+                    isTransposed: false),
+                GGUFForm(
+                    model: "mlp.experts.down_proj", files: ["ffn_down_exps.weight"], axes: 3,
+                    join: { $0[0].transposed().contiguous() }),
+                .renamed("mlp.experts.down_proj_bias", "ffn_down_exps.bias", axes: 2),
+            ],
+            rotary: { _, fields in
+                guard fields["rope_scaling"]?["rope_type"] == "yarn", var scaling = fields["rope_scaling"]?.object
+                else { return }
+                scaling["truncate"] = false
+                fields["rope_scaling"] = .object(scaling)
+            },
+            details: { settings, description in
+                guard settings.experts?.gate == .usual else {
+                    throw description.refusal("the gates of the experts are clamped otherwise ('swiglu_limit')")
+                }
+                guard !settings.isTied else { throw description.refusal("the output layer is tied to the embedding") }
+                guard settings.hasQKVBias, settings.hasOutputBias else {
+                    throw description.refusal("its attention has no biases")
+                }
+            }
+        ) { read, _ in
+            try experts.configuration(read, countKey: "num_local_experts").merging([
+                "intermediate_size": .integer(try read.count("expert_feed_forward_length")), "attention_bias": true,
+                "sliding_window": .integer(try read.count("attention.sliding_window")),
+            ]) { $1 }
+        }
+    }()
 }
 
 extension LlamaVariant {
@@ -25,8 +74,8 @@ extension LlamaVariant {
                 count: count, choices: choices, feedForwardSize: try read.integer("intermediate_size", .width),
                 isTransposed: true,
                 gate: ClampedGate(
-                    slope: try read.number("swiglu_alpha", default: 1.702),
-                    limit: try read.number("swiglu_limit", default: 7)),
+                    slope: try read.number("swiglu_alpha", default: ClampedGate.usual.slope),
+                    limit: try read.number("swiglu_limit", default: ClampedGate.usual.limit)),
                 routerKey: "router", isSparse: Array(repeating: true, count: layers),
                 loss: try RouterLoss(read, experts: count, choices: choices, coefficient: 0.001))
         },

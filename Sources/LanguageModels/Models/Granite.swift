@@ -43,15 +43,23 @@ extension GGUFArchitecture {
                 "\(read.file.url.path) has no RoPE ('granite.rope.scaling.finetuned'), which is not supported",
                 remedy: "use another model")
         }
+        return try read.graniteFactors(sizes).merging([
+            "hidden_act": "silu", "attention_bias": .bool(read.hasTensor("blk.0.attn_q.bias")),
+            "mlp_bias": .bool(read.hasTensor("blk.0.ffn_up.bias")),
+        ]) { $1 }
+    }
+}
+
+extension GGUFSettings {
+    /// The keys of `config.json` for the factors of all Granite families.
+    func graniteFactors(_ sizes: GGUFSizes) throws -> [String: JSON] {
         // llama.cpp scales the scores by headSize^−½ if the file has no scale.
         let usual = 1 / Double(sizes.headSize).squareRoot()
         return [
-            "hidden_act": "silu", "attention_bias": .bool(read.hasTensor("blk.0.attn_q.bias")),
-            "mlp_bias": .bool(read.hasTensor("blk.0.ffn_up.bias")),
-            "attention_multiplier": .number(try read.number("attention.scale", default: usual)),
-            "embedding_multiplier": .number(try read.number("embedding_scale", default: 1)),
-            "residual_multiplier": .number(try read.number("residual_scale", default: 1)),
-            "logits_scaling": .number(try read.number("logit_scale", default: 1)),
+            "attention_multiplier": .number(try number("attention.scale", default: usual)),
+            "embedding_multiplier": .number(try number("embedding_scale", default: 1)),
+            "residual_multiplier": .number(try number("residual_scale", default: 1)),
+            "logits_scaling": .number(try number("logit_scale", default: 1)),
         ]
     }
 }

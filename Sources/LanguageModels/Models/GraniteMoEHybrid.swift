@@ -18,7 +18,7 @@ extension ModelFamily {
             lora: .named(["q_proj", "v_proj", "in_proj"]), adaLoRA: .named(["q_proj", "v_proj", "in_proj"]),
             ia3: .named(["k_proj", "v_proj", "in_proj", "output_linear"]), ia3FeedForward: ["output_linear"],
             norms: ["input_layernorm", "post_attention_layernorm", "norm"]),
-        gguf: .none)
+        gguf: .architecture(.graniteMoEHybrid))
 }
 
 extension LlamaVariant {

@@ -11,7 +11,7 @@ extension ModelFamily {
         },
         modules: .lfm2(experts: nil), tokenTypes: .none,
         // Hugging Face has no defaults for these families; these are Llama's, and the projections of the convolutions' inputs.
-        adapterTargets: .lfm2(feedForward: ["w2"]), gguf: .none)
+        adapterTargets: .lfm2(feedForward: ["w2"]), gguf: .architecture(.lfm2))
 }
 
 enum LFM2 {

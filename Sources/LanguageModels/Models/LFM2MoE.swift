@@ -8,7 +8,8 @@ extension ModelFamily {
             let text = try LFM2.configuration(json, isDense: false)
             return try Llama(LlamaConfiguration(json, text: text, .lfm2MoE, family: family))
         },
-        modules: .lfm2(experts: .lfm2), tokenTypes: .none, adapterTargets: .lfm2(feedForward: []), gguf: .none)
+        modules: .lfm2(experts: .lfm2), tokenTypes: .none, adapterTargets: .lfm2(feedForward: []),
+        gguf: .architecture(.lfm2MoE))
 }
 
 extension ExpertNames {

@@ -234,18 +234,29 @@ package struct LlamaConfiguration: CausalConfiguration {
     }
 }
 
+extension LlamaConfiguration {
+    /// The state spaces of a hybrid model; `nil` without them.
+    var stateSpace: Mamba2.Settings? {
+        if case .stateSpace(let settings) = details.hybrid?.mixer { settings } else { nil }
+    }
+}
+
 extension Llama: GGUFWritable {
     var ggufSizes: GGUFSizes {
-        GGUFSizes(
-            layers: settings.layers, hiddenSize: settings.hiddenSize, feedForwardSize: settings.feedForwardSize,
-            heads: settings.heads, keyHeads: settings.keyHeads, headSize: settings.headSize,
-            epsilon: settings.epsilon)
+        // A network that computes every token alone is the feed-forward network.
+        let shared = settings.experts == nil ? settings.details.sharedSize : nil
+        return GGUFSizes(
+            layers: settings.layers, hiddenSize: settings.hiddenSize,
+            feedForwardSize: shared ?? settings.feedForwardSize, heads: settings.heads, keyHeads: settings.keyHeads,
+            headSize: settings.headSize,
+            epsilon: settings.epsilon, latent: settings.latent.map { ($0.plainSize, $0.valueSize) },
+            isRecurrent: settings.details.hybrid?.layers, stateGroups: settings.stateSpace?.groups ?? 1,
+            hasExperts: settings.experts != nil)
     }
 
     func describe(in description: inout GGUFDescription) throws {
-        guard settings.windows.allSatisfy({ $0 == nil }) else {
-            throw description.refusal("layers use sliding-window attention")
-        }
+        let architecture = modelFamily.gguf.written
+        try description.requireWindows(settings.windows, period: architecture?.windowPeriod)
         switch settings.feedForward {
         case .gated, .fused:
             guard settings.activation == .silu else { throw description.refusal("its activation isn't SiLU") }
@@ -254,9 +265,16 @@ extension Llama: GGUFWritable {
                 throw description.refusal("its activation isn't the squared ReLU")
             }
         }
-        description.addSizes(of: self, rotated: settings.rotary.settings.size)
-        try description.addRotary(settings.rotary)
-        guard let architecture = modelFamily.gguf.written else { return }
+        guard let architecture else { return }
+        if let latent = settings.latent {
+            description.addLatentSizes(latent, of: self)
+        } else {
+            description.addSizes(of: self, rotated: settings.rotary.settings.size)
+        }
+        if let window = settings.windows.lazy.compactMap({ $0 }).first {
+            description.add("attention.sliding_window", .integer(window))
+        }
+        try description.addRotary(settings.rotary, yarn: architecture.yarn)
         if let experts = settings.experts, let form = architecture.experts {
             try form.describe(experts, in: &description)
         }

@@ -21,21 +21,14 @@ extension LlamaVariant {
 extension GGUFArchitecture {
     static let olmo2 = GGUFArchitecture(
         name: "olmo2", modelClass: "Olmo2ForCausalLM", tensors: .olmo2, pairsNeighbors: false, addsOneToNorms: false,
-        hasRotaryFactors: false,
+        hasRotaryFactors: false, isFamily: { $0["attention.sliding_window"]?.integer ?? 0 == 0 },
         details: { settings, description in
             guard !settings.isTied else { throw description.refusal("the output layer is tied to the embedding") }
             guard settings.heads * settings.headSize == settings.hiddenSize else {
                 throw description.refusal("the heads aren't as wide as the hidden states")
             }
         }
-    ) { read, _ in
-        guard read["attention.sliding_window"]?.integer ?? 0 == 0 else {
-            throw PEFTError(
-                "\(read.file.url.path) has sliding-window layers (OLMo 3), which are not supported in GGUF files",
-                remedy: "use the model's folder")
-        }
-        return ["hidden_act": "silu"]
-    }
+    ) { _, _ in ["hidden_act": "silu"] }
 }
 
 extension GGUFTensorNames {

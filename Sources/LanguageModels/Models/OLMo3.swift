@@ -1,3 +1,5 @@
+import PEFTSupport
+
 extension ModelFamily {
     /// OLMo 3 (OLMo Team 2025): an OLMo 2 with sliding windows in three of four layers, whose RoPE is never scaled.
     static let olmo3 = ModelFamily(
@@ -5,7 +7,7 @@ extension ModelFamily {
         modules: .llama, tokenTypes: .none,
         // Hugging Face has no defaults for this family; these are Llama's.
         adapterTargets: .likeLlama(norms: ["post_attention_layernorm", "post_feedforward_layernorm", "norm"]),
-        gguf: .none)
+        gguf: .architecture(.olmo3))
 }
 
 extension LlamaVariant {
@@ -26,4 +28,31 @@ extension LlamaVariant {
             let window = try read.optionalInteger("sliding_window", default: 4096)
             return try AttentionWindows.read(read, layers: layers, window: window) { !($0 + 1).isMultiple(of: 4) }
         })
+}
+
+extension GGUFArchitecture {
+    /// llama.cpp's `olmo2` with sliding windows, in whose layers RoPE isn't scaled.
+    static let olmo3 = GGUFArchitecture(
+        name: "olmo2", modelClass: "Olmo3ForCausalLM", tensors: .olmo2, pairsNeighbors: false, addsOneToNorms: false,
+        hasRotaryFactors: false, windowPeriod: 4,
+        isFamily: { $0["attention.sliding_window"]?.integer ?? 0 > 0 },
+        rotary: { _, fields in
+            var full = fields["rope_scaling"]?.object ?? ["rope_type": "default"]
+            var sliding: [String: JSON] = ["rope_type": "default"]
+            (full["rope_theta"], sliding["rope_theta"]) = (fields["rope_theta"], fields["rope_theta"])
+            fields["rope_parameters"] = ["full_attention": .object(full), "sliding_attention": .object(sliding)]
+            (fields["rope_theta"], fields["rope_scaling"]) = (nil, nil)
+        },
+        details: { settings, description in
+            try olmo2.details(settings, &description)
+            let (full, sliding) = (settings.rotary.settings, settings.localRotary.settings)
+            guard sliding.kind == "default", sliding.base == full.base else {
+                throw description.refusal("sliding-window layers have other RoPE positions")
+            }
+            description.add(
+                "attention.sliding_window_pattern", .list(GGUFList(settings.windows.map { $0 != nil })))
+        }
+    ) { read, _ in
+        ["hidden_act": "silu", "sliding_window": .integer(try read.count("attention.sliding_window"))]
+    }
 }

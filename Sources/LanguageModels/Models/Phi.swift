@@ -12,7 +12,21 @@ extension ModelFamily {
             lora: .named(["q_proj", "v_proj", "fc1", "fc2"]), adaLoRA: .named(["q_proj", "v_proj", "fc1", "fc2"]),
             ia3: .named(["q_proj", "v_proj", "fc2"]), ia3FeedForward: ["fc2"],
             norms: ["input_layernorm", "final_layernorm"], vera: .named(["q_proj", "v_proj"])),
-        gguf: .none)
+        gguf: .architecture(.phi))
+}
+
+extension GGUFArchitecture {
+    static let phi = GGUFArchitecture(
+        name: "phi2", modelClass: "PhiForCausalLM",
+        tensors: .decoder(
+            ("model", "layers", "embed_tokens", "final_layernorm"), attention: "self_attn", output: "dense",
+            norms: [("attn_norm", "input_layernorm")], up: "fc1", down: "fc2"),
+        pairsNeighbors: false, addsOneToNorms: false, hasRotaryFactors: false, rotatesParts: true,
+        epsilon: ("attention.layer_norm_epsilon", "layer_norm_eps"),
+        decoder: GGUFDecoderForm(
+            activation: .geluTanh, residuals: [.parallelWithSharedNorm], hasInputBias: true, hasBiases: true,
+            allowsTying: false)
+    ) { _, _ in ["hidden_act": "gelu_new"] }
 }
 
 extension LayerNormDecoderConfiguration {

@@ -12,7 +12,33 @@ extension ModelFamily {
             lora: .named(["q_proj", "v_proj"]), adaLoRA: .named(["q_proj", "v_proj"]),
             ia3: .named(["k_proj", "v_proj", "down_proj"]), ia3FeedForward: ["down_proj"],
             norms: ["input_layernorm", "post_attention_layernorm", "norm"]),
-        gguf: .none)
+        gguf: .architecture(.stableLM))
+}
+
+extension GGUFArchitecture {
+    static let stableLM = GGUFArchitecture(
+        name: "stablelm", modelClass: "StableLmForCausalLM",
+        tensors: .decoder(
+            ("model", "layers", "embed_tokens", "norm"), attention: "self_attn", output: "o_proj",
+            norms: [("attn_norm", "input_layernorm"), ("ffn_norm", "post_attention_layernorm")], up: "up_proj",
+            down: "down_proj", others: [("ffn_gate", "mlp.gate_proj")],
+            stacks: ["q", "k"].map { ("attn_\($0)_norm", "self_attn.\($0)_layernorm.norms") }),
+        pairsNeighbors: false, addsOneToNorms: false, hasRotaryFactors: false, rotatesParts: true,
+        epsilon: ("attention.layer_norm_epsilon", "layer_norm_eps"),
+        decoder: GGUFDecoderForm(
+            activation: .silu, residuals: [.sequential, .parallelWithSharedNorm], hasBiases: false,
+            allowsTying: false, headNorm: .separate
+        ) { settings, description in
+            description.add("use_parallel_residual", .flag(settings.residual != .sequential))
+        }
+    ) { read, _ in
+        // llama.cpp's sublayers are parallel if there is no second norm.
+        [
+            "hidden_act": "silu", "use_parallel_residual": .bool(!read.hasTensor("blk.0.ffn_norm.weight")),
+            "use_qkv_bias": .bool(read.hasTensor("blk.0.attn_q.bias")),
+            "qk_layernorm": .bool(read.hasTensor("blk.0.attn_q_norm.weight")),
+        ]
+    }
 }
 
 extension LayerNormDecoderConfiguration {

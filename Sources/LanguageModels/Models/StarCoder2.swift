@@ -12,7 +12,20 @@ extension ModelFamily {
             lora: .named(["q_proj", "v_proj"]), adaLoRA: .named(["q_proj", "v_proj"]),
             ia3: .named(["k_proj", "v_proj", "c_proj"]), ia3FeedForward: ["c_proj"],
             norms: ["input_layernorm", "post_attention_layernorm", "norm"]),
-        gguf: .none)
+        gguf: .architecture(.starCoder2))
+}
+
+extension GGUFArchitecture {
+    static let starCoder2 = GGUFArchitecture(
+        name: "starcoder2", modelClass: "Starcoder2ForCausalLM",
+        tensors: .decoder(
+            ("model", "layers", "embed_tokens", "norm"), attention: "self_attn", output: "o_proj",
+            norms: [("attn_norm", "input_layernorm"), ("ffn_norm", "post_attention_layernorm")], up: "c_fc",
+            down: "c_proj"),
+        pairsNeighbors: false, addsOneToNorms: false, hasRotaryFactors: false,
+        epsilon: ("attention.layer_norm_epsilon", "norm_epsilon"),
+        decoder: GGUFDecoderForm(activation: .geluTanh, hasInputBias: true, hasBiases: true, allowsTying: true)
+    ) { _, _ in ["hidden_act": "gelu_pytorch_tanh", "use_bias": true, "sliding_window": .null] }
 }
 
 extension LayerNormDecoderConfiguration {

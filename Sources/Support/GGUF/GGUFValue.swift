@@ -86,5 +86,10 @@ package struct GGUFList: Sendable, Equatable {
         (type, count, bytes) = (.int32, numbers.count, writer.data)
     }
 
+    /// A list of flags.
+    package init(_ flags: [Bool]) {
+        (type, count, bytes) = (.bool, flags.count, Data(flags.map { $0 ? 1 : 0 }))
+    }
+
     init(type: GGUFValueType, count: Int, bytes: Data) { (self.type, self.count, self.bytes) = (type, count, bytes) }
 }

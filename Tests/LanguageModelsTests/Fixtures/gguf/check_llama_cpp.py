@@ -20,10 +20,12 @@ def ids(vocabulary):
 
 def make():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import (ArceeConfig, AutoModelForCausalLM, Cohere2Config, Ernie4_5Config, Gemma3TextConfig,
-                              Glm4Config, GraniteConfig, GraniteMoeConfig, HunYuanDenseV1Config, LlamaConfig,
-                              MixtralConfig, Olmo2Config, OlmoeConfig, PreTrainedTokenizerFast, Qwen2MoeConfig,
-                              Qwen3Config, Qwen3MoeConfig, SeedOssConfig, SmolLM3Config)
+    from transformers import (ArceeConfig, AutoModelForCausalLM, BloomConfig, Cohere2Config, DeepseekV2Config,
+                              DeepseekV3Config, Ernie4_5Config, FalconConfig, Gemma3TextConfig, Glm4Config,
+                              GptOssConfig, GPTNeoXConfig, GraniteConfig, GraniteMoeConfig, GraniteMoeHybridConfig,
+                              HunYuanDenseV1Config, Lfm2Config, Lfm2MoeConfig, LlamaConfig, MixtralConfig, Olmo2Config, Olmo3Config,
+                              OlmoeConfig, PhiConfig, PreTrainedTokenizerFast, Qwen2MoeConfig, Qwen3Config,
+                              Qwen3MoeConfig, SeedOssConfig, SmolLM3Config, StableLmConfig, Starcoder2Config)
     own = Tokenizer(models.BPE())
     own.pre_tokenizer, own.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     own.train_from_iterator(["A small model reads small texts."] * 5, trainers.BpeTrainer(
@@ -35,7 +37,34 @@ def make():
                  pad_token_id=size - 1)
     experts = dict(small, num_experts_per_tok=2)
     scaled = dict(embedding_multiplier=3.0, logits_scaling=2.0, residual_multiplier=0.7, attention_multiplier=0.3)
+    plain = {k: v for k, v in small.items() if k not in ("intermediate_size", "num_key_value_heads")}
+    latent = dict(small, num_key_value_heads=4, q_lora_rank=12, kv_lora_rank=8, qk_nope_head_dim=8, qk_rope_head_dim=8,
+                  v_head_dim=12, n_routed_experts=8, num_experts_per_tok=2, n_shared_experts=2, moe_intermediate_size=16,
+                  first_k_dense_replace=1, routed_scaling_factor=1.5)
+    types = ["conv", "conv", "full_attention", "conv"]
     configurations = {
+        "phi": PhiConfig(**small, partial_rotary_factor=0.5),
+        "starcoder2": Starcoder2Config(**small, sliding_window=None, use_bias=True),
+        "falcon": FalconConfig(**plain),
+        "falcon_new": FalconConfig(**plain, new_decoder_architecture=True, num_kv_heads=2),
+        "gpt_neox": GPTNeoXConfig(**plain, intermediate_size=48, rotary_pct=0.5),
+        "bloom": BloomConfig(**plain | dict(n_layer=3, n_head=4)),
+        "stablelm": StableLmConfig(**small, partial_rotary_factor=0.5),
+        "stablelm_parallel": StableLmConfig(**small, partial_rotary_factor=0.5, use_parallel_residual=True,
+                                            qk_layernorm=True, use_qkv_bias=True),
+        "olmo3": Olmo3Config(**small | dict(num_hidden_layers=5), sliding_window=5),
+        "gpt_oss": GptOssConfig(**experts | dict(hidden_size=64), num_local_experts=4, head_dim=16, sliding_window=5,
+                                rope_parameters=dict(rope_type="default", rope_theta=150000.0)),
+        "deepseek_v2": DeepseekV2Config(**latent),
+        "deepseek_v3": DeepseekV3Config(**latent, n_group=4, topk_group=2),
+        "granitemoehybrid": GraniteMoeHybridConfig(
+            **experts, num_local_experts=4, shared_intermediate_size=24, layer_types=["mamba", "attention", "mamba"],
+            mamba_n_heads=4, mamba_d_head=16, mamba_d_state=16, mamba_n_groups=1, mamba_expand=2,
+            embedding_multiplier=3.0, logits_scaling=2.0, residual_multiplier=0.7, attention_multiplier=0.3,
+            position_embedding_type="nope"),
+        "lfm2": Lfm2Config(**small | dict(num_hidden_layers=4), layer_types=types, block_auto_adjust_ff_dim=False),
+        "lfm2_moe": Lfm2MoeConfig(**small | dict(num_hidden_layers=4), layer_types=types, num_dense_layers=1,
+                                  num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16),
         "mixtral": MixtralConfig(**experts, num_local_experts=4, sliding_window=None),
         "qwen2_moe": Qwen2MoeConfig(**experts, num_experts=4, moe_intermediate_size=16,
                                     shared_expert_intermediate_size=24, norm_topk_prob=False),
