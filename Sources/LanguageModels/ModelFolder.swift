@@ -25,6 +25,8 @@ public struct ModelFolder {
     private var growth: (tokens: Int, seed: UInt64)?
     /// How the files' 8-bit floats are scaled; `nil` without them.
     private var float8: Float8Format?
+    /// The format of the files' quantized weights, if it is `compressed-tensors`.
+    private var compressed: CompressedTensorsFormat?
 
     /// - Throws: ``PEFTError`` if the folder or its `config.json` is missing or damaged.
     public init(_ url: URL) throws {
@@ -47,12 +49,10 @@ public struct ModelFolder {
         }
         configuration = try JSON.read(file, tagsInfinity: true)
         float8 = try Float8Format(configuration)
-        if float8 != nil, case .object(var fields) = configuration {
-            // They are dequantized while they are read.
-            fields["quantization_config"] = nil
-            configuration = .object(fields)
-        }
+        compressed = try CompressedTensorsFormat(configuration)
         pooling = try Pooling.read(in: url)
+        // Floats are dequantized while they are read.
+        if float8 != nil || compressed?.hasIntegers == false { removeQuantization() }
     }
 
     /// The folder as a sequence classifier with these labels; unchanged without labels.
@@ -71,12 +71,15 @@ public struct ModelFolder {
     public func with(weights storage: WeightStorage?) -> ModelFolder {
         var copy = self
         copy.storage = storage ?? self.storage
-        // A GGUF file is dequantized first.
-        if isGGUF, copy.storage != nil, case .object(var fields) = configuration {
-            fields["quantization_config"] = nil
-            copy.configuration = .object(fields)
-        }
+        // These are dequantized first.
+        if isGGUF || compressed != nil, copy.storage != nil { copy.removeQuantization() }
         return copy
+    }
+
+    private mutating func removeQuantization() {
+        guard case .object(var fields) = configuration else { return }
+        fields["quantization_config"] = nil
+        configuration = .object(fields)
     }
 
     /// The folder with its input embeddings and output layer converted to a weight format when loaded; `nil` leaves
@@ -102,9 +105,10 @@ public struct ModelFolder {
     package var isGGUF: Bool { GGUFHeader.isName(url) }
 
     func tensors() throws -> ShardedTensors {
-        try ShardedTensors(
-            folder: url, packed: storage == nil, experts: ModelRegistry.family(of: configuration)?.modules.experts,
-            float8: float8)
+        let modules = ModelRegistry.family(of: configuration)?.modules
+        return try ShardedTensors(
+            folder: url, packed: storage == nil, experts: modules?.experts, float8: float8, compressed: compressed,
+            table: modules?.embedding)
     }
 
     /// Whether the stored weights are quantized.

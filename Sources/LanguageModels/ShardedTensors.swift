@@ -9,10 +9,15 @@ struct ShardedTensors {
     private let owner: [String: any TensorFile]
 
     /// - Parameters:
-    ///   - packed: whether the quantized projections of a GGUF file stay packed.
+    ///   - packed: whether the quantized projections of a GGUF file, or of `compressed`, stay packed.
     ///   - experts: how the files store the experts of a layer.
     ///   - float8: how the files' 8-bit floats are scaled, if there are some.
-    init(folder: URL, packed: Bool = true, experts: ExpertNames? = nil, float8: Float8Format? = nil) throws {
+    ///   - compressed: the format of the files' quantized weights, if it is `compressed-tensors`.
+    ///   - table: name of the input embeddings.
+    init(
+        folder: URL, packed: Bool = true, experts: ExpertNames? = nil, float8: Float8Format? = nil,
+        compressed: CompressedTensorsFormat? = nil, table: String? = nil
+    ) throws {
         self.folder = folder
         if GGUFHeader.isName(folder) {
             let file = try GGUFModelFile(folder, packed: packed)
@@ -20,7 +25,7 @@ struct ShardedTensors {
             return
         }
         var files = try TensorShards.files(in: folder, "model.safetensors") {
-            try SafetensorsFile($0, readsFloat8: float8 != nil)
+            try SafetensorsFile($0, readsFloat8: float8 != nil || compressed != nil)
         }
         if files.isEmpty { files = try TensorShards.files(in: folder, "pytorch_model.bin") { try TorchFile($0) } }
         guard !files.isEmpty else {
@@ -31,6 +36,7 @@ struct ShardedTensors {
         var owner: [String: any TensorFile] = [:]
         for file in files { for name in file.entries.keys { owner[name] = file } }
         owner = try float8?.dequantized(owner) ?? owner
+        owner = try compressed?.converted(owner, packed: packed, table: table) ?? owner
         owner = experts?.packed(owner, folder: folder) ?? owner
         self.owner = experts?.stacked(owner, folder: folder) ?? owner
     }

@@ -5,7 +5,7 @@ import TorchNN
 /// Formats of quantized weights in folders, by `quant_method` of their `quantization_config`. To add one, add a file
 /// here and a line in ``methods``.
 enum QuantizedFolder {
-    static let methods: [Method] = [.gptq, .awq, .gguf, .bitsAndBytes, .mxfp4]
+    static let methods: [Method] = [.gptq, .awq, .gguf, .bitsAndBytes, .mxfp4, .compressedTensors]
 
     /// One `quant_method`.
     struct Method: Sendable {
