@@ -127,7 +127,7 @@ struct QuantizeCommand: ParsableCommand {
     /// Checks that the output format can store embeddings as `--embedding-weights`.
     private func checkEmbeddings() throws {
         guard let name = model.formats.embeddingWeights else { return }
-        let storage = try WeightStorage(name)
+        let storage = try WeightStorage(embeddings: name)
         guard try GGUFTarget.type(to, usual: .q8_0) == nil else {
             throw UsageError(
                 "--to \(to) sets the format of embeddings and cannot be used with --embedding-weights",

@@ -146,6 +146,7 @@ public struct ModelFolder {
 
     /// - Parameter tensors: tells which projections are quantized, in a quantized folder.
     private func outline(_ configuration: JSON, tensors: ShardedTensors?) throws -> any LanguageModel {
+        try embeddingStorage?.checkIsForEmbeddings()
         let file = url.appendingPathComponent("config.json").path
         let (plain, scheme) = try QuantizedFolder.split(configuration, file: file)
         let model = try ModelRegistry.outline(plain, file: file, head: completeHead)

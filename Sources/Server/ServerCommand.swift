@@ -231,7 +231,9 @@ struct ServerCommand: AsyncParsableCommand {
         }
         var folder = try ModelFolder(url)
         if let weights = options.weights { folder = folder.with(weights: try WeightStorage(weights)) }
-        if let format = options.embeddingWeights { folder = folder.with(embeddings: try WeightStorage(format)) }
+        if let format = options.embeddingWeights {
+            folder = folder.with(embeddings: try WeightStorage(embeddings: format))
+        }
         guard let type = ["float32": DType.float32, "bfloat16": .bfloat16, "float16": .float16][options.precision]
         else {
             throw PEFTError("unknown precision '\(options.precision)'", remedy: "use float32, bfloat16 or float16")

@@ -110,7 +110,7 @@ struct ServerOptions: ParsableArguments {
     var precision = "float32"
     @Option(
         help: ArgumentHelp(
-            "Weight format of the base's projections: \(WeightStorage.names.joined(separator: ", ")).",
+            "Weight format of the base's projections: \(WeightStorage.names.joined(separator: ", ")), int4-g32 and other group-wise integers.",
             valueName: "format"))
     var weights: String?
     @Option(help: ArgumentHelp("Weight format of the embedding table and the output layer.", valueName: "format"))

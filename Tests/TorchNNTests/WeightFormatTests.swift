@@ -9,14 +9,14 @@ import Torch
     /// Names, and whether models are converted to them while they are loaded.
     @Test(arguments: [
         ("fp32", "fp32", true), ("float32", "fp32", true), ("BFloat16", "bf16", true), ("nf4", "nf4", true),
-        ("FP4-double", "fp4-double", true), ("int8", "int8", true), ("int8-g64", "int8-g64", false),
-        ("int4-gptq", "int4-g128-gptq", false),
+        ("FP4-double", "fp4-double", true), ("int8", "int8", true), ("int8-g64", "int8-g64", true),
+        ("INT4", "int4-g128", true), ("int4-gptq", "int4-g128-gptq", false),
     ])
     func names(given: String, canonical: String, isLoading: Bool) throws {
         #expect(try WeightFormat(given).name == canonical)
         if isLoading {
             #expect(try WeightFormat(given, whileLoading: true) == WeightFormat(canonical))
-            #expect(WeightFormat.loadingNames.contains(canonical))
+            #expect(WeightFormat.loadingNames.contains(canonical) == !canonical.contains("-g"))
         } else {
             #expect(throws: PEFTError.self) { try WeightFormat(given, whileLoading: true) }
         }
@@ -44,6 +44,26 @@ import Torch
             let vocabulary = try #require(format.conversion).vocabulary(.ones([32, 64]), .float32)
             #expect(vocabulary?.formatName == weight.formatName)
         }
+    }
+
+    /// Group-wise integers are the same as of a loaded model; matrices that don't fill words and groups stay.
+    @Test func groupsAreRoundedWhileLoading() throws {
+        let conversion = try #require(try WeightFormat("int4-g32").conversion)
+        try withTorchErrors {
+            let values = Tensor((0..<2048).map { Float(($0 * 37) % 101) / 50 - 1 }, shape: [32, 64])
+            let weight = try #require(conversion.weight(DenseWeight(values)) as? GroupQuantizedWeight)
+            let settings = GroupQuantization(bits: 4, groupSize: 32)
+            let direct = try GroupQuantizedWeight(rounding: values, to: settings)
+            #expect(weight.settings == settings)
+            for (a, b) in zip(weight.parameters, direct.parameters) {
+                #expect(a.parameter.tensor.isIdentical(to: b.parameter.tensor))
+            }
+            let meta = conversion.weight(DenseWeight(.empty([32, 64], device: .meta)))
+            #expect(meta.parameters.map(\.parameter.tensor.shape) == weight.parameters.map(\.parameter.tensor.shape))
+            #expect(conversion.weight(DenseWeight(Tensor.ones([32, 48]))).denseTensor != nil)
+            #expect(conversion.vocabulary(values, .float32) == nil)
+        }
+        #expect(try WeightFormat("int4-g32-gptq").conversion == nil)
     }
 
     @Test func groupsAbsorbDeltas() throws {

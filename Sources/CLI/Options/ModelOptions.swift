@@ -69,7 +69,7 @@ struct ModelOptions: ParsableArguments {
 struct WeightFormatOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "Weight format of the base's projections: \(WeightStorage.names.joined(separator: ", ")) (default: quantized weights as stored, others fp32).",
+            "Weight format of the base's projections: \(WeightStorage.names.joined(separator: ", ")), int4-g32 and other group-wise integers (default: quantized weights as stored, others fp32).",
             valueName: "format"))
     var weights: String?
 
@@ -82,7 +82,10 @@ struct WeightFormatOptions: ParsableArguments {
     /// - Throws: ``UsageError`` for an unknown format.
     func storages() throws -> (projections: WeightStorage?, embeddings: WeightStorage?) {
         try checkingOptions {
-            (try weights.map { try WeightStorage($0) }, try embeddingWeights.map { try WeightStorage($0) })
+            (
+                try weights.map { try WeightStorage($0) },
+                try embeddingWeights.map { try WeightStorage(embeddings: $0) }
+            )
         }
     }
 }

@@ -19,15 +19,33 @@ public struct WeightStorage: Sendable, Equatable {
     /// Quantized formats without their variants.
     package static let quantizers = WeightFormat.loadingQuantizers.map { WeightStorage(format: $0) }
 
-    /// The names that ``init(_:block:)`` accepts.
+    /// The names that ``init(_:block:)`` accepts, but for those of group-wise integers.
     public static let names = WeightFormat.loadingNames
 
     /// - Parameters:
-    ///   - name: one of ``names``; `-double` quantizes the blocks' scales too (double quantization).
+    ///   - name: one of ``names``; `-double` quantizes the blocks' scales too (double quantization). Or `int2`, `int3`,
+    ///     `int4` or `int8` followed by `-g` and a group size, as in `int4-g32`: integers rounded to nearest, with a scale
+    ///     and a zero point for each output and group of inputs.
     ///   - block: values per scale of NF4 and FP4, 64 by default.
     /// - Throws: ``PEFTError`` for an unknown name.
     public init(_ name: String, block: Int? = nil) throws {
         format = try WeightFormat(name, block: block ?? WeightFormat.usualBlock, whileLoading: true)
+    }
+
+    /// A format of the input embeddings and the output layer.
+    /// - Parameter name: one of ``names``.
+    /// - Throws: ``PEFTError`` for another name.
+    package init(embeddings name: String) throws {
+        try self.init(name)
+        try checkIsForEmbeddings()
+    }
+
+    /// - Throws: ``PEFTError`` for group-wise integers, whose rows can't be looked up.
+    func checkIsForEmbeddings() throws {
+        guard format.groups == nil else {
+            throw PEFTError(
+                "embeddings can't be stored as '\(name)'", remedy: "use one of \(Self.names.joined(separator: ", "))")
+        }
     }
 
     /// - Parameter format: one without groups.
@@ -44,6 +62,12 @@ public struct WeightStorage: Sendable, Equatable {
     /// The projections that this format applies to, by path.
     package func projections(of model: any LanguageModel) -> [(path: String, linear: Linear)] {
         guard format.conversion != nil else { return [] }
+        if let groups = format.groups {
+            // Those that `peft quantize` chooses.
+            return GroupQuantizer(groups.settings).selection(in: model).chosen.filter {
+                !$0.linear.weight.isQuantized
+            }
+        }
         let left = (model.newModules + [model.outputLayer]).filter { !$0.isEmpty }
         let excluded = format.isQuantized ? model.modelFamily.modules.unquantized : []
         return model.namedModules().compactMap { path, module in
@@ -60,13 +84,16 @@ public struct WeightStorage: Sendable, Equatable {
     package func experts(of model: any LanguageModel) -> [(path: String, site: ExpertLinear)] {
         guard format.conversion != nil else { return [] }
         return model.namedModules().compactMap { path, module in
-            guard let site = module as? ExpertLinear, site.weight.precision == .full else { return nil }
+            guard let site = module as? ExpertLinear, site.weight.precision == .full,
+                format.groups?.settings.refusal(outputs: site.outputs, inputs: site.inputs) == nil
+            else { return nil }
             return (path, site)
         }
     }
 
     /// Converts the matrices of experts to this format.
     package func converted(_ weight: any ExpertWeight) -> any ExpertWeight {
+        if let groups = format.groups { return groups.settings.rounded(weight) }
         let rows = weight.dense(as: .float32).reshaped(weight.experts * weight.outputs, weight.inputs)
         return StoredExperts(converted(DenseWeight(rows)), experts: weight.experts) ?? weight
     }

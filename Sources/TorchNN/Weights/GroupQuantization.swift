@@ -37,3 +37,25 @@ package struct GroupQuantization: Sendable, Equatable {
         return nil
     }
 }
+
+extension GroupQuantization {
+    /// A weight rounded to nearest, without values on the meta device; the weight itself if it doesn't fill whole words and
+    /// groups.
+    func rounded(_ weight: any LinearWeight) -> any LinearWeight {
+        guard refusal(outputs: weight.outputs, inputs: weight.inputs) == nil else { return weight }
+        guard weight.parameters.first?.parameter.tensor.device != .meta else {
+            return GroupQuantizedWeight(outputs: weight.outputs, inputs: weight.inputs, settings: self)
+        }
+        return (try? GroupQuantizedWeight(rounding: weight.dense(as: .float32), to: self)) ?? weight
+    }
+
+    /// The matrices of experts rounded to nearest, in the same way.
+    package func rounded(_ weight: any ExpertWeight) -> any ExpertWeight {
+        guard refusal(outputs: weight.outputs, inputs: weight.inputs) == nil else { return weight }
+        guard weight.parameters.first?.parameter.tensor.device != .meta else {
+            return GroupedExperts(
+                experts: weight.experts, outputs: weight.outputs, inputs: weight.inputs, settings: self)
+        }
+        return (try? GroupedExperts(rounding: weight.dense(as: .float32), to: self)) ?? weight
+    }
+}

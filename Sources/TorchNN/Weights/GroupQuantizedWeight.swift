@@ -154,6 +154,7 @@ extension WeightFormat.Family {
     static let groups = Self(
         names: [],
         summary: "group-wise integers such as int4-g32 and int4-g32-gptq (group sizes are multiples of 32)",
+        loadingSummary: "group-wise integers such as int4-g32 (group sizes are multiples of 32)",
         groupBits: GroupQuantization.supportedBits
     ) { name, _ in
         var parts = name.split(separator: "-").map(String.init)

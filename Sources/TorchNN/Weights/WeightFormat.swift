@@ -10,9 +10,9 @@ package struct WeightFormat: Sendable, Equatable {
     /// Whether projections that files store transposed have this format too.
     package let includesTransposed: Bool
     /// How matrices are converted while a model is loaded, one at a time; `nil` if they stay in the compute dtype or if
-    /// the format has ``groups``.
+    /// GPTQ quantizes them.
     package let conversion: Conversion?
-    /// The settings of group-wise integers, to which a loaded model is quantized; `nil` for other formats.
+    /// The settings of group-wise integers; `nil` for other formats.
     package let groups: Groups?
     /// The settings of 4-bit blocks; `nil` for other formats.
     package let blocks: BlockQuantization?
@@ -48,10 +48,13 @@ package struct WeightFormat: Sendable, Equatable {
         (dtype, includesTransposed, groups) = (nil, true, nil)
     }
 
-    /// Group-wise integers.
+    /// Group-wise integers. Embeddings have no such format.
     init(_ name: String, groups: Groups) {
         (self.name, self.groups) = (name, groups)
-        (dtype, includesTransposed, conversion, blocks) = (nil, true, nil, nil)
+        conversion =
+            groups.usesGPTQ
+            ? nil : Conversion(weight: { groups.settings.rounded($0) }, vocabulary: { _, _ in nil })
+        (dtype, includesTransposed, blocks) = (nil, true, nil)
     }
 
     package static func == (a: WeightFormat, b: WeightFormat) -> Bool {
@@ -84,16 +87,19 @@ extension WeightFormat {
         let names: [String]
         /// How errors describe formats whose names they don't list.
         let summary: String?
-        /// Bits of group-wise integers, to which a loaded model is quantized; empty for other formats.
+        /// The same for those to which models are converted while they are loaded.
+        let loadingSummary: String?
+        /// Bits of group-wise integers; empty for other formats.
         let groupBits: [Int]
         /// The format of a lower-case name; `nil` if it is another family's.
         let parse: @Sendable (_ name: String, _ block: Int) -> WeightFormat?
 
         init(
-            names: [String], summary: String? = nil, groupBits: [Int] = [],
+            names: [String], summary: String? = nil, loadingSummary: String? = nil, groupBits: [Int] = [],
             parse: @escaping @Sendable (_ name: String, _ block: Int) -> WeightFormat?
         ) {
-            (self.names, self.summary, self.groupBits, self.parse) = (names, summary, groupBits, parse)
+            (self.names, self.summary, self.loadingSummary) = (names, summary, loadingSummary)
+            (self.groupBits, self.parse) = (groupBits, parse)
         }
 
         /// A single format.
@@ -123,7 +129,8 @@ extension WeightFormat {
 
     /// - Parameters:
     ///   - name: a name of ``loadingNames``, or one of group-wise integers such as `int4-g32-gptq`.
-    ///   - whileLoading: whether only the formats of ``loadingNames`` are accepted.
+    ///   - whileLoading: whether only formats are accepted to which models are converted while they are loaded: those of
+    ///     ``loadingNames``, and group-wise integers without GPTQ.
     /// - Throws: ``PEFTError`` for another name.
     package init(_ name: String, block: Int = usualBlock, whileLoading: Bool = false) throws {
         self = try Self.named(name, block: block, whileLoading: whileLoading, in: Self.families)
@@ -135,9 +142,9 @@ extension WeightFormat {
     ) throws -> WeightFormat {
         let lowered = name.lowercased()
         let formats = families.lazy.compactMap { $0.parse(lowered, block) }
-        guard let format = formats.first(where: { $0.groups == nil || !whileLoading }) else {
+        guard let format = formats.first(where: { $0.groups?.usesGPTQ != true || !whileLoading }) else {
             let names = families.flatMap(\.names)
-            let others = whileLoading ? [] : families.compactMap(\.summary)
+            let others = families.compactMap { whileLoading ? $0.loadingSummary : $0.summary }
             throw PEFTError(
                 "unknown weight format '\(name)'",
                 remedy: (nearestName(to: name, in: names).map { "did you mean \($0)? " } ?? "")
