@@ -71,10 +71,6 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
         case weightDecay, schedule, warmup, clip, labelSmoothing, seed, validateEvery, patience, checkpointEvery
     }
 
-    private static let mostEpochs = 1e6
-    private static let mostExamples = 1 << 24
-    private static let mostWarmup = 1e12
-
     /// The default settings, those of `peft train`.
     public init() {}
 
@@ -89,26 +85,23 @@ public struct TrainingConfiguration: Codable, Sendable, Equatable {
             headLearningRate.map { $0 > 0 && $0.isFinite } ?? true,
             "the head's learning rate must be positive (got \(headLearningRate ?? 0))")
         try check(steps.map { $0 >= 1 } ?? true, "the number of steps must be at least 1 (got \(steps ?? 0))")
-        try check(
-            epochs > 0 && epochs <= Self.mostEpochs,
-            "the number of epochs must be positive and at most 1e6 (got \(epochs))")
-        // The bounds keep the numbers of steps within integers.
-        try check(
-            (1...Self.mostExamples).contains(batchSize),
-            "the batch size must be at least 1 and at most \(Self.mostExamples) (got \(batchSize))")
+        try check(epochs > 0, "the number of epochs must be positive (got \(epochs))")
+        try check(batchSize >= 1, "the batch size must be at least 1 (got \(batchSize))")
         try check(
             tokensPerBatch.map { $0 >= 1 } ?? true,
             "the tokens per batch must be at least 1 (got \(tokensPerBatch ?? 0))")
-        try check(
-            (1...Self.mostExamples).contains(accumulation),
-            "the gradient-accumulation steps must be at least 1 and at most \(Self.mostExamples) (got \(accumulation))"
-        )
+        try check(accumulation >= 1, "the gradient-accumulation steps must be at least 1 (got \(accumulation))")
         try check(
             weightDecay >= 0 && weightDecay.isFinite,
             "the weight decay must be finite and not negative (got \(weightDecay))")
+        try check(warmup >= 0, "the warm-up must not be negative (got \(warmup))")
+        // The numbers of steps stay within integers.
+        try check(epochs <= 1e6, "the number of epochs must be at most 1e6 (got \(epochs))")
+        try check(warmup <= 1e12, "the warm-up must be at most 1e12 steps (got \(warmup))")
+        let most = 1 << 24
+        try check(batchSize <= most, "the batch size must be at most \(most) (got \(batchSize))")
         try check(
-            warmup >= 0 && warmup <= Self.mostWarmup,
-            "the warm-up must not be negative and at most 1e12 steps (got \(warmup))")
+            accumulation <= most, "the gradient-accumulation steps must be at most \(most) (got \(accumulation))")
         try check(clip >= 0, "the maximum gradient norm must not be negative (got \(clip))", "0 disables clipping")
         try check(
             labelSmoothing >= 0 && labelSmoothing < 1,
