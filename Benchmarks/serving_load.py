@@ -183,7 +183,7 @@ def offline(peft, model, folder, names, prompts):
     write_rows(folder / "prompts.jsonl", rows)
     options = [word for name in names for word in ("--adapter", f"{name}={folder / 'adapters' / name}")]
     run(peft, "generate", "--model", model, *options, "--data", folder / "prompts.jsonl", "--prompt", "{prompt}",
-        "--adapter-field", "adapter", "--temperature", 0, "--beams", 1, "--max-new-tokens", TOKENS, "--quiet",
+        "--adapter-field", "adapter", "--temperature", 0, "--beams", 1, "--max-new-tokens", TOKENS, "--min-new-tokens", TOKENS, "--quiet",
         "--output", folder / "answers.jsonl")
     with open(folder / "answers.jsonl") as file:
         answers = [json.loads(line)["output"] for line in file]
@@ -267,7 +267,7 @@ class Stream:
     """The answer to one request as it arrives."""
 
     def __init__(self, port, model, prompt, pause=0, on_token=None, openai=None, ends=True):
-        self.text, self.times, self.error, self.reason = "", [], None, None
+        self.text, self.times, self.error, self.reason, self.ends = "", [], None, None, ends
         self.start = time.perf_counter()
         try:
             if openai:
@@ -280,9 +280,19 @@ class Stream:
     def body(self, model, prompt):
         return dict(model=model, prompt=prompt, temperature=0, max_tokens=TOKENS)
 
+    @property
+    def least(self):
+        """Fields of our server: answers of all adapters are equally long, so that their throughputs can be compared."""
+        return dict(min_tokens=TOKENS) if self.ends else {}
+
+    @property
+    def tokens(self):
+        """Number of tokens, some of which may have no text."""
+        return TOKENS if self.ends and self.reason == "length" else len(self.times)
+
     def read(self, port, model, prompt, pause, on_token, ends):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
-        body = json.dumps(dict(self.body(model, prompt), stream=True))
+        body = json.dumps(dict(self.body(model, prompt), stream=True, **self.least))
         connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         if response.status != 200:
@@ -312,7 +322,7 @@ class Stream:
 
     def by_package(self, openai, port, model, prompt):
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
-        for event in client.completions.create(stream=True, **self.body(model, prompt)):
+        for event in client.completions.create(stream=True, extra_body=self.least, **self.body(model, prompt)):
             self.add(event.choices[0].text, event.choices[0].finish_reason)
 
     def add(self, text, reason):
@@ -361,7 +371,7 @@ def summary(results, seconds):
     firsts = [1e3 * (s.times[0] - s.start) for _, _, s in results if s.times]
     gaps = [1e3 * (b - a) for _, _, s in results for a, b in zip(s.times, s.times[1:])]
     return dict(
-        answers_per_second=len(results) / seconds, tokens_per_second=sum(len(s.times) for _, _, s in results) / seconds,
+        answers_per_second=len(results) / seconds, tokens_per_second=sum(s.tokens for _, _, s in results) / seconds,
         first_p50=percentile(firsts, 0.5), first_p99=percentile(firsts, 0.99), gap_p50=percentile(gaps, 0.5),
         gap_p99=percentile(gaps, 0.99))
 
@@ -729,7 +739,7 @@ def main():
                 f = figures[label] = dict(
                     summary(answers, sum(part[1] for part in parts)), answers=len(answers), lost=lost, wrong=wrong,
                     rounds=[summary(*part[:2])["tokens_per_second"] for part in parts])
-                tokens = sum(len(stream.times) for _, _, stream in answers)
+                tokens = sum(stream.tokens for _, _, stream in answers)
                 f["processor_microseconds"] = 1e6 * sum(part[2] for part in parts) / max(1, tokens)
                 rows.append([
                     label, len(answers), lost, wrong, f"{f['tokens_per_second']:.0f}",
