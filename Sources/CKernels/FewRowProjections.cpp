@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <atomic>
 #include <deque>
+#include <numeric>
 #include <thread>
 
 #include "ckernels/FewRows.hpp"
+#include "ckernels/GroupProduct.hpp"
 #include "ckernels/Parallel.hpp"
 #include "ckernels/StoredProduct.hpp"
 
@@ -16,7 +18,9 @@ namespace {
 /// A projection in progress.
 struct Part {
     const FewRowProjection &given;
-    std::optional<StoredProduct> product;
+    /// Of a quantized matrix.
+    std::optional<StoredProduct> stored;
+    std::optional<GroupProduct> group;
     /// scale · x aᵀ [rows, rank].
     std::vector<float> low;
 
@@ -33,8 +37,9 @@ struct Part {
 
     /// Outputs first ..< end without the LoRA delta, on the calling thread.
     void make(const float *x, int64_t rows, int64_t inputs, int64_t first, int64_t end) const {
-        if (product) {
-            product->make(first, end);
+        if (stored || group) {
+            if (stored) stored->make(first, end);
+            else group->make(first, end);
             for (int64_t row = 0; given.bias && row < rows; ++row) {
                 for (int64_t i = first; i < end; ++i) given.y[row * given.outputs + i] += given.bias[i];
             }
@@ -50,8 +55,8 @@ struct Part {
     }
 };
 
-/// Thread boundaries within the outputs are multiples of this.
-constexpr int64_t step = outputs_of_blocks;
+/// Thread boundaries within the outputs are multiples of this, whole blocks of each kernel.
+constexpr int64_t step = std::lcm(outputs_of_blocks, GroupProduct::block);
 
 /// Computes x aᵀ for the LoRA branches of all projections, dynamically scheduled in chunks of rows of a. Threads do this
 /// before their outputs, so `wait` rarely has to wait when they add the deltas.
@@ -99,7 +104,8 @@ void few_row_projections(const float *x, int64_t rows, int64_t inputs, const std
     int64_t steps = 0;
     for (const FewRowProjection &projection : projections) {
         Part &part = parts.emplace_back(projection);
-        if (projection.stored) part.product.emplace(*projection.stored, x, rows, projection.y);
+        if (projection.stored) part.stored.emplace(*projection.stored, x, rows, projection.y);
+        if (projection.group) part.group.emplace(*projection.group, x, rows, projection.y);
         steps += (projection.outputs + step - 1) / step;
         ends.push_back(steps);
     }

@@ -159,11 +159,14 @@ CK_AVX512 void multiply_blocks_wide(const StoredWeights &w, const float *table, 
     }
 }
 
-/// Eight stored values as floats, without the row's scale.
+/// Eight or sixteen stored values as floats, without the row's scale.
 struct Int8Lane {
     const int8_t *codes;
     CK_AVX2 __m256 operator()(int64_t place) const {
         return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(codes + place))));
+    }
+    CK_AVX512 __m512 wide(int64_t place) const {
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(codes + place))));
     }
 };
 
@@ -173,12 +176,19 @@ struct BFloatLane {
         const __m128i eight = _mm_loadu_si128(reinterpret_cast<const __m128i *>(codes + place));
         return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(eight), 16));
     }
+    CK_AVX512 __m512 wide(int64_t place) const {
+        const __m256i sixteen = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(codes + place));
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(sixteen), 16));
+    }
 };
 
 struct HalfLane {
     const Half *codes;
     CK_AVX2 __m256 operator()(int64_t place) const {
         return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(codes + place)));
+    }
+    CK_AVX512 __m512 wide(int64_t place) const {
+        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(codes + place)));
     }
 };
 
@@ -211,6 +221,47 @@ CK_AVX2 void multiply_lanes(const StoredWeights &w, Lane lane, const float *scal
     }
 }
 
+/// The same for `Outputs` outputs from `first` that are `step` apart.
+template <int Rows, int Outputs, typename Lane>
+CK_AVX512 inline void multiply_outputs_wide(const StoredWeights &w, Lane lane, const float *scales, const float *x, float *y,
+                                            int64_t first, int64_t step) {
+    __m512 total[Rows][Outputs];
+    for (auto &list : total) {
+        for (auto &one : list) one = _mm512_setzero_ps();
+    }
+    for (int64_t i = 0; i < w.inputs; i += 16) {
+        __m512 values[Outputs];
+        for (int o = 0; o < Outputs; ++o) values[o] = lane.wide((first + o * step) * w.inputs + i);
+        for (int r = 0; r < Rows; ++r) {
+            const __m512 input = _mm512_loadu_ps(x + r * w.inputs + i);
+            for (int o = 0; o < Outputs; ++o) total[r][o] = _mm512_fmadd_ps(values[o], input, total[r][o]);
+        }
+    }
+    for (int o = 0; o < Outputs; ++o) {
+        const int64_t output = first + o * step;
+        const float scale = scales ? scales[output] / 127.0f : 1.0f;
+        for (int r = 0; r < Rows; ++r) y[r * w.outputs + output] = _mm512_reduce_add_ps(total[r][o]) * scale;
+    }
+}
+
+/// Four outputs share each load of x, and up to four rows each load of W. The outputs are a quarter of all apart, so that each of
+/// four streams is read in order: neighboring rows of W in turn defeat the processor's lookahead.
+template <int Rows, typename Lane>
+CK_AVX512 void multiply_lanes_wide(const StoredWeights &w, Lane lane, const float *scales, const float *x, float *y, int64_t first,
+                                   int64_t end) {
+    constexpr int streams = 4, together = Rows <= 4 ? Rows : 4, rest = Rows - together;
+    const int64_t step = (end - first) / streams;
+    for (int64_t output = first; output < first + step; ++output) {
+        multiply_outputs_wide<together, streams>(w, lane, scales, x, y, output, step);
+        if constexpr (rest > 0) {
+            multiply_outputs_wide<rest, streams>(w, lane, scales, x + together * w.inputs, y + together * w.outputs, output, step);
+        }
+    }
+    for (int64_t output = first + streams * step; output < end; ++output) {
+        multiply_outputs_wide<Rows, 1>(w, lane, scales, x, y, output, 0);
+    }
+}
+
 /// Calls the body with the number of rows as a compile-time constant.
 template <typename Body> void with_rows(int64_t rows, Body body) {
     switch (rows) {
@@ -225,13 +276,22 @@ template <typename Body> void with_rows(int64_t rows, Body body) {
     }
 }
 
+/// Calls the body with how W's values are read, and the scales of its rows.
+template <typename Body> void with_lane(const StoredWeights &w, Body body) {
+    switch (w.format) {
+        case Format::rows: return body(Int8Lane{w.integers()}, w.scales);
+        case Format::fp16: return body(HalfLane{w.halves()}, static_cast<const float *>(nullptr));
+        default: return body(BFloatLane{w.bfloats()}, static_cast<const float *>(nullptr));
+    }
+}
+
 #endif
 
 }  // namespace
 
 /// The kernel for W, and x in its layout.
 struct StoredProduct::Kernel {
-    enum class Kind { any, blocks, wide_blocks, lanes } kind = Kind::any;
+    enum class Kind { any, blocks, wide_blocks, lanes, wide_lanes } kind = Kind::any;
     std::vector<float> ordered;
 #if defined(__x86_64__)
     std::optional<ByteTables> tables;
@@ -257,7 +317,7 @@ StoredProduct::StoredProduct(const StoredWeights &w, const float *x, int64_t row
         return;
     }
     const bool has_lane = w.format == Format::rows || w.format == Format::bf16 || w.format == Format::fp16;
-    if (w.inputs % 32 == 0 && has_lane) kernel->kind = Kind::lanes;
+    if (w.inputs % 32 == 0 && has_lane) kernel->kind = has_avx512() ? Kind::wide_lanes : Kind::lanes;
 #endif
 }
 
@@ -276,14 +336,12 @@ void StoredProduct::make(int64_t first, int64_t end) const {
             return with_rows(rows,
                              [&](auto count) { multiply_blocks_wide<count>(w, w.table, kernel->ordered.data(), y, first, end); });
         case Kind::lanes:
-            return with_rows(rows, [&](auto count) {
-                if (w.format == Format::rows) {
-                    multiply_lanes<count>(w, Int8Lane{w.integers()}, w.scales, x, y, first, end);
-                } else if (w.format == Format::fp16) {
-                    multiply_lanes<count>(w, HalfLane{w.halves()}, nullptr, x, y, first, end);
-                } else {
-                    multiply_lanes<count>(w, BFloatLane{w.bfloats()}, nullptr, x, y, first, end);
-                }
+            return with_lane(w, [&](auto lane, const float *scales) {
+                with_rows(rows, [&](auto count) { multiply_lanes<count>(w, lane, scales, x, y, first, end); });
+            });
+        case Kind::wide_lanes:
+            return with_lane(w, [&](auto lane, const float *scales) {
+                with_rows(rows, [&](auto count) { multiply_lanes_wide<count>(w, lane, scales, x, y, first, end); });
             });
     }
 #endif

@@ -5,6 +5,7 @@
 #include "ckernels/BlockCodes.hpp"
 #include "ckernels/DropoutMask.hpp"
 #include "ckernels/FewRows.hpp"
+#include "ckernels/GroupProduct.hpp"
 #include "ckernels/GroupWeights.hpp"
 #include "ckernels/HalfPrecision.hpp"
 #include "ckernels/LossRows.hpp"
@@ -134,8 +135,10 @@ void ck_dequantize_groups(const uint32_t *packed, const float *scales, const flo
 
 void ck_multiply_groups(const uint32_t *packed, const float *scales, const float *zeros, int bits, int64_t group_size,
                         int64_t inputs, int64_t outputs, const float *x, int64_t rows, float *y) {
-    multiply_few_rows(group_weights(packed, scales, zeros, bits, group_size, inputs, outputs), x, rows, y);
+    multiply_groups(group_weights(packed, scales, zeros, bits, group_size, inputs, outputs), x, rows, y);
 }
+
+void ck_use_group_integers(bool allowed) { use_group_integers(allowed); }
 
 void ck_quantize_nf4(const float *weight, int64_t count, int64_t block, uint8_t *codes, float *scales) {
     quantize_blocks(BlockCode::nf4, weight, count, block, codes, scales);

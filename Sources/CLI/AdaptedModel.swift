@@ -16,11 +16,16 @@ struct AdaptedModel {
     /// The folder of the tokenizer and chat template: the adapter's if it has its own, else the model's.
     let tokenizerFolder: URL
 
-    /// - Parameter task: the model's task, if neither the model nor the adapter specifies it.
-    init(_ options: ModelOptions, adapter path: String?, merge: Bool, task: TaskChoice = TaskChoice()) throws {
+    /// - Parameters:
+    ///   - task: the model's task, if neither the model nor the adapter specifies it.
+    ///   - weights: the format of the base's projections, if neither options nor the adapter specify it.
+    init(
+        _ options: ModelOptions, adapter path: String?, merge: Bool, task: TaskChoice = TaskChoice(),
+        weights: WeightStorage? = nil
+    ) throws {
         let device = try options.prepare()
         guard let path else {
-            var folder = try options.folder()
+            var folder = try options.folder(weights: weights)
             record = try TrainingRecord.read(in: folder.url)
             folder = try folder.with(
                 record?.trainedHead
@@ -37,7 +42,7 @@ struct AdaptedModel {
         record = try TrainingRecord.read(in: url)
         for note in stored.notes { Console.note(note) }
         let plain = try AdapterBase(stored.configuration, of: url).folder(
-            options, weights: record?.baseStorage, embeddings: record?.embeddingStorage)
+            options, weights: record?.baseStorage ?? weights, embeddings: record?.embeddingStorage)
         let folder = plain.with(record?.trainedHead ?? stored.head(on: plain))
         self.folder = folder
         model = try folder.load(device: device)

@@ -35,8 +35,9 @@ struct NamedAdapters {
         return (String(option[..<equals]), String(option[option.index(after: equals)...]))
     }
 
+    /// - Parameter weights: the format of the base's projections, if neither options nor an adapter specify it.
     /// - Throws: ``PEFTError`` if two share a name, one doesn't fit, or they belong to different base models.
-    init(_ options: ModelOptions, _ adapters: [String]) throws {
+    init(_ options: ModelOptions, _ adapters: [String], weights: WeightStorage? = nil) throws {
         let device = try options.prepare()
         let named = try adapters.flatMap(Self.pairs).map {
             option -> (name: String, url: URL, folder: AdapterFolder) in
@@ -59,7 +60,7 @@ struct NamedAdapters {
         var records: [String: TrainingRecord] = [:]
         for (name, url, _) in named { records[name] = try TrainingRecord.read(in: url) }
         let plain = try first.folder(
-            options, weights: records.values.lazy.compactMap(\.baseStorage).first,
+            options, weights: records.values.lazy.compactMap(\.baseStorage).first ?? weights,
             embeddings: records.values.lazy.compactMap(\.embeddingStorage).first)
         let heads = named.compactMap { records[$0.name]?.trainedHead ?? $0.folder.head(on: plain) }
         if let first = heads.first, heads.contains(where: { $0 != first }) {

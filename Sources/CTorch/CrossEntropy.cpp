@@ -6,9 +6,13 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <functional>
+#include <utility>
+
 #include "AutogradNode.hpp"
 #include "Bridge.hpp"
 #include "Elements.hpp"
+#include "GroupQuantized.hpp"
 #include "MatrixProduct.hpp"
 #include "MemoryLog.hpp"
 #include "Precision.hpp"
@@ -147,12 +151,27 @@ private:
     Terms terms;
 };
 
+/// A frozen, quantized W [vocabulary, size].
+struct FrozenOutputs {
+    int64_t vocabulary = 0, size = 0;
+    /// h Wᵀ and g W.
+    std::function<at::Tensor(const at::Tensor &)> product, transposed_product;
+
+    explicit FrozenOutputs(StoredMatrix w)
+        : vocabulary(w.outputs), size(w.inputs), product([w](const at::Tensor &x) { return w.product(x); }),
+          transposed_product([w](const at::Tensor &x) { return w.transposed_product(x); }) {}
+
+    explicit FrozenOutputs(GroupMatrix w)
+        : vocabulary(w.outputs()), size(w.inputs()), product([w](const at::Tensor &x) { return ctorch::product(w, x); }),
+          transposed_product([w](const at::Tensor &x) { return ctorch::transposed_product(w, x); }) {}
+};
+
 /// Chunks are this many times as long with a quantized W, as each chunk dequantizes all of its tiles.
 constexpr int64_t stored_chunks = 4;
 
 /// The same with a frozen, quantized W.
 struct StoredCrossEntropy : AutogradNode {
-    StoredCrossEntropy(StoredMatrix weight, at::Tensor targets, const Terms &terms)
+    StoredCrossEntropy(FrozenOutputs weight, at::Tensor targets, const Terms &terms)
         : weight(std::move(weight)), targets(std::move(targets)), terms(terms) {}
 
     /// Of h and b, which may be undefined.
@@ -164,7 +183,7 @@ struct StoredCrossEntropy : AutogradNode {
         if (to_hidden_needed) to_hidden = at::empty_like(hidden);
         if (to_bias_needed) to_bias = at::zeros_like(bias);
         at::Tensor total = loss_by_chunks(
-            hidden, targets, weight.outputs, stored_chunks * chunk_rows(weight.outputs, hidden.is_cuda()), terms,
+            hidden, targets, weight.vocabulary, stored_chunks * chunk_rows(weight.vocabulary, hidden.is_cuda()), terms,
             to_hidden_needed || to_bias_needed, [&](const at::Tensor &part) { return shifted(weight.product(part), bias); },
             [&](int64_t start, const at::Tensor &part, const at::Tensor &gradient) {
                 if (to_hidden_needed) {
@@ -186,7 +205,7 @@ struct StoredCrossEntropy : AutogradNode {
     }
 
 private:
-    StoredMatrix weight;
+    FrozenOutputs weight;
     at::Tensor targets;
     Terms terms;
 };
@@ -202,6 +221,16 @@ void check_shapes(const at::Tensor &hidden, at::IntArrayRef weight, const at::Te
 /// A bias, or none where NULL is given, in a type.
 at::Tensor bias_in(const CTTensor *bias, at::ScalarType type) {
     return bias == nullptr ? at::Tensor() : in_type(unbox(bias), type);
+}
+
+/// The loss with a quantized W.
+at::Tensor frozen_cross_entropy(const FrozenOutputs &w, const CTTensor *hidden, const CTTensor *bias, const CTTensor *targets,
+                                const Terms &terms) {
+    const at::ScalarType type = compute_type(unbox(hidden));
+    const at::Tensor h = in_type(unbox(hidden), type), b = bias_in(bias, type), t = unbox(targets);
+    WithoutAutocast guard;
+    check_shapes(h, {w.vocabulary, w.size}, b, t);
+    return applied(StoredCrossEntropy(w, t, terms), {h, b});
 }
 
 }  // namespace
@@ -223,12 +252,16 @@ CTTensor *ct_linear_cross_entropy(const CTTensor *hidden, const CTTensor *weight
 CTTensor *ct_stored_cross_entropy(const CTTensor *hidden, const CTStoredMatrix *stored, const CTTensor *bias,
                                   const CTTensor *targets, double scale, double label_smoothing, double softcap) {
     return tensor_or_error([&] {
-        StoredMatrix w = stored_matrix(stored);
-        at::ScalarType type = compute_type(unbox(hidden));
-        at::Tensor h = in_type(unbox(hidden), type), b = bias_in(bias, type), t = unbox(targets);
-        WithoutAutocast guard;
-        check_shapes(h, {w.outputs, w.inputs}, b, t);
-        return applied(StoredCrossEntropy(w, t, Terms{scale, label_smoothing, softcap}), {h, b});
+        return frozen_cross_entropy(FrozenOutputs(stored_matrix(stored)), hidden, bias, targets,
+                                    {scale, label_smoothing, softcap});
+    });
+}
+
+CTTensor *ct_group_cross_entropy(const CTTensor *hidden, const CTGroupMatrix *group, const CTTensor *bias,
+                                 const CTTensor *targets, double scale, double label_smoothing, double softcap) {
+    return tensor_or_error([&] {
+        return frozen_cross_entropy(FrozenOutputs(group_matrix(group)), hidden, bias, targets,
+                                    {scale, label_smoothing, softcap});
     });
 }
 }

@@ -99,7 +99,7 @@ ExpertStack expert_stack(const CTExpertStack *given) {
     }
     TORCH_CHECK(!stack.is_transposed, "quantized experts can't be transposed");
     if (given->groups.packed) {
-        const CTExpertGroups &own = given->groups;
+        const CTGroupMatrix &own = given->groups;
         const at::Tensor packed = unbox(own.packed), scales = unbox(own.scales), zeros = unbox(own.zeros),
                          order = unbox(own.order);
         for (const at::Tensor &part : {packed, scales, zeros}) {

@@ -6,9 +6,11 @@
 #include "Bridge.hpp"
 #include "Elements.hpp"
 #include "FewRows.hpp"
+#include "GroupQuantized.hpp"
 #include "Precision.hpp"
 #include "Quantized.hpp"
 #include "ckernels/FewRowProjections.hpp"
+#include "ckernels/GroupProduct.hpp"
 #include "ckernels/StoredProduct.hpp"
 
 using namespace ctorch;
@@ -19,11 +21,15 @@ namespace {
 struct Part {
     const CTProjection &given;
     std::optional<StoredMatrix> stored;
+    std::optional<GroupMatrix> group;
     int64_t outputs = 0;
 
     explicit Part(const CTProjection &given) : given(given) {
         if (given.weight) {
             outputs = unbox(given.weight).size(0);
+        } else if (given.group.packed) {
+            group = group_matrix(&given.group);
+            outputs = group->outputs();
         } else {
             stored = stored_matrix(&given.stored);
             outputs = stored->outputs;
@@ -34,6 +40,8 @@ struct Part {
         ckernels::FewRowProjection projection{.y = mutable_floats(y), .outputs = outputs};
         if (stored) {
             projection.stored = stored->weights();
+        } else if (group) {
+            projection.group = group->weights();
         } else {
             projection.weight = floats(unbox(given.weight));
             projection.stride = unbox(given.weight).stride(0);
@@ -47,6 +55,17 @@ struct Part {
         }
         return projection;
     }
+
+    /// Whether the GEMV kernels read the matrix and the bias.
+    bool is_for_few_rows(const at::Tensor &x) const {
+        const at::Tensor &bias = unbox(given.bias);
+        const int64_t inputs = x.size(-1), rows = x.numel() / inputs;
+        if (!stored && !group) return ctorch::is_for_few_rows(x, unbox(given.weight), bias);
+        if (bias.defined() && !(is_plain(bias) && bias.numel() == outputs)) return false;
+        if (stored) return stored->inputs == inputs && stored->codes.is_cpu() && rows <= ckernels::few_stored_rows;
+        return group->inputs() == inputs && group->packed.is_cpu() && rows <= ckernels::few_group_rows &&
+               ckernels::GroupProduct::supports(group->weights());
+    }
 };
 
 /// Whether the GEMV kernels apply to all of them.
@@ -56,13 +75,7 @@ bool are_for_few_rows(const at::Tensor &x, const std::vector<Part> &parts) {
     const int64_t inputs = x.size(-1), rows = x.numel() / inputs;
     if (rows == 0) return false;
     for (const Part &part : parts) {
-        if (part.stored) {
-            if (part.stored->inputs != inputs || !part.stored->codes.is_cpu() || rows > ckernels::few_stored_rows) return false;
-            if (part.given.bias && !(is_plain(unbox(part.given.bias)) && unbox(part.given.bias).numel() == part.outputs))
-                return false;
-        } else if (!is_for_few_rows(x, unbox(part.given.weight), unbox(part.given.bias))) {
-            return false;
-        }
+        if (!part.is_for_few_rows(x)) return false;
         if (!part.given.a) continue;
         if (part.given.dropout > 0) return false;
         const at::Tensor &a = unbox(part.given.a), &b = unbox(part.given.b);

@@ -18,6 +18,7 @@
 #include "Precision.hpp"
 #include "Recomputation.hpp"
 #include "TileProduct.hpp"
+#include "ckernels/GroupProduct.hpp"
 
 using namespace ctorch;
 
@@ -85,6 +86,11 @@ GroupMatrix group_matrix(const at::Tensor &packed, const at::Tensor &scales, con
     return w;
 }
 
+GroupMatrix group_matrix(const CTGroupMatrix *given) {
+    return group_matrix(unbox(given->packed), unbox(given->scales), unbox(given->zeros), unbox(given->order), given->bits,
+                        given->group_size, given->zero_offset);
+}
+
 at::Tensor pack_bits(const at::Tensor &values, int bits, int64_t axis) {
     TORCH_CHECK(values.dim() == 2 && values.size(axis) * bits % 32 == 0, "values of shape ", values.sizes(),
                 " don't fill int32 words of ", bits, "-bit values along axis ", axis);
@@ -125,9 +131,6 @@ at::Tensor unpack_bits(const at::Tensor &packed, int bits, int64_t axis) {
 
 namespace {
 
-/// Elements per tile: 1 MB of floats, to fit in the L2 cache.
-constexpr int64_t tile_elements = 262144;
-
 /// The full matrix transposed, [inputs, outputs], from libtorch's operations, for devices without a kernel here.
 at::Tensor transposed(const GroupMatrix &w, at::ScalarType type) {
     at::Tensor group = w.order.defined() ? w.order.to(at::kLong)
@@ -143,6 +146,11 @@ bool has_kernel(const GroupMatrix &w, at::ScalarType type) {
     return w.packed.is_cpu() && (type == at::kFloat || type == at::kDouble);
 }
 
+/// x in a type that the kernels have: they dequantize to floats, whatever the type of x.
+at::Tensor in_kernel_type(const GroupMatrix &w, const at::Tensor &x) {
+    return in_type(x, x.is_cpu() && !has_kernel(w, x.scalar_type()) ? at::kFloat : x.scalar_type());
+}
+
 /// Dequantizes inputs first ..< first + count of outputs start ..< start + width to `tile` [count, width].
 void dequantize_tile(const GroupMatrix &w, int64_t first, int64_t count, int64_t start, int64_t width, at::Tensor &tile) {
     if (tile.scalar_type() == at::kDouble) {
@@ -155,10 +163,10 @@ void dequantize_tile(const GroupMatrix &w, int64_t first, int64_t count, int64_t
 /// Calls `body(first, count, start, width, tile)` for tiles [count, width] that cover the matrix; one tile at a time
 /// is allocated.
 template <typename Body> void for_tiles(const GroupMatrix &w, const at::Tensor &like, Body body) {
-    const int64_t inputs = w.inputs(), outputs = w.outputs();
+    const int64_t inputs = w.inputs(), outputs = w.outputs(), elements = tile_elements(like.size(0));
     // Wide enough for GEMM, then as long as fits.
-    const int64_t width = std::min(outputs, std::max<int64_t>(128, tile_elements / inputs / 32 * 32));
-    const int64_t length = std::min(inputs, std::max<int64_t>(32, tile_elements / width / 32 * 32));
+    const int64_t width = std::min(outputs, std::max<int64_t>(128, elements / inputs / 32 * 32));
+    const int64_t length = std::min(inputs, std::max<int64_t>(32, elements / width / 32 * 32));
     at::Tensor memory = at::empty({length * width}, like.options());
     for (int64_t start = 0; start < outputs; start += width) {
         const int64_t columns = std::min(width, outputs - start);
@@ -182,9 +190,9 @@ void multiply(const GroupMatrix &w, const at::Tensor &given, at::Tensor &y) {
         for_tiles(w, x, [](int64_t, int64_t, int64_t, int64_t, const at::Tensor &) {});
     } else if (!has_kernel(w, x.scalar_type())) {
         y.copy_(at::mm(x, transposed(w, x.scalar_type())));
-    } else if (x.size(0) <= ckernels::few_group_rows && x.scalar_type() == at::kFloat && !w.order.defined() &&
-               w.group_size % 32 == 0) {
-        ckernels::multiply_few_rows(w.weights(), floats(x), x.size(0), mutable_floats(y));
+    } else if (x.scalar_type() == at::kFloat && ckernels::GroupProduct::supports(w.weights()) &&
+               x.size(0) <= ckernels::GroupProduct::most_rows(w.weights())) {
+        ckernels::multiply_groups(w.weights(), floats(x), x.size(0), mutable_floats(y));
     } else {
         for_tiles(w, x, [&](int64_t first, int64_t count, int64_t start, int64_t width, const at::Tensor &tile) {
             at::Tensor part = y.narrow(1, start, width);
@@ -206,6 +214,20 @@ void multiply_transposed(const GroupMatrix &w, const at::Tensor &given, at::Tens
     });
 }
 
+at::Tensor product(const GroupMatrix &w, const at::Tensor &given) {
+    const at::Tensor x = in_kernel_type(w, given);
+    at::Tensor y = at::empty({x.size(0), w.outputs()}, x.options());
+    multiply(w, x, y);
+    return y;
+}
+
+at::Tensor transposed_product(const GroupMatrix &w, const at::Tensor &given) {
+    const at::Tensor gradient = in_kernel_type(w, given);
+    at::Tensor result = at::empty({gradient.size(0), w.inputs()}, gradient.options());
+    multiply_transposed(w, gradient, result);
+    return result;
+}
+
 }  // namespace ctorch
 
 namespace {
@@ -216,8 +238,7 @@ struct GroupLinear : AutogradNode {
 
     /// Of x, and of the scales and zero points, which may require gradients that are not computed.
     Tensors forward(NodeContext *context, const Tensors &inputs) override {
-        at::Tensor y = at::empty({inputs[0].size(0), weight.outputs()}, inputs[0].options());
-        multiply(weight, inputs[0], y);
+        at::Tensor y = product(weight, inputs[0]);
         if (context) {
             context->save({weight.packed, weight.scales, weight.zeros});
             weight.packed = weight.scales = weight.zeros = at::Tensor();
@@ -232,9 +253,7 @@ struct GroupLinear : AutogradNode {
         w.packed = saved[0];
         w.scales = saved[1];
         w.zeros = saved[2];
-        at::Tensor result = at::empty({gradients[0].size(0), w.inputs()}, gradients[0].options());
-        multiply_transposed(w, gradients[0], result);
-        return {result};
+        return {transposed_product(w, gradients[0])};
     }
 
 private:
@@ -246,10 +265,9 @@ private:
 
 extern "C" {
 
-CTTensor *ct_group_linear(const CTTensor *x, const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros,
-                          const CTTensor *order, const CTTensor *bias, int bits, int64_t group_size, int zero_offset) {
+CTTensor *ct_group_linear(const CTTensor *x, const CTGroupMatrix *matrix, const CTTensor *bias) {
     return tensor_or_error([&]() -> at::Tensor {
-        GroupMatrix w = group_matrix(unbox(packed), unbox(scales), unbox(zeros), unbox(order), bits, group_size, zero_offset);
+        GroupMatrix w = group_matrix(matrix);
         const at::Tensor &input = unbox(x);
         TORCH_CHECK(input.dim() > 0 && input.size(-1) == w.inputs(), "an input of shape ", input.sizes(), " for a matrix with ",
                     w.inputs(), " inputs");
@@ -259,19 +277,16 @@ CTTensor *ct_group_linear(const CTTensor *x, const CTTensor *packed, const CTTen
         shape.back() = w.outputs();
         const at::ScalarType type = compute_type(input);
         WithoutAutocast guard;
-        // The kernels here dequantize to floats, whatever the type of x.
-        const bool is_wide = input.is_cpu() && !has_kernel(w, type);
-        at::Tensor flat = in_type(input.reshape({-1, input.size(-1)}), is_wide ? at::kFloat : type);
+        at::Tensor flat = in_kernel_type(w, in_type(input.reshape({-1, input.size(-1)}), type));
         at::Tensor y = applied(GroupLinear(w), {flat});
         y = in_type(y, type).reshape(shape);
         return bias && unbox(bias).defined() ? y + in_type(unbox(bias), type) : y;
     });
 }
 
-CTTensor *ct_group_dense(const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros, const CTTensor *order, int bits,
-                         int64_t group_size, int zero_offset, CTDType type) {
+CTTensor *ct_group_dense(const CTGroupMatrix *matrix, CTDType type) {
     return tensor_or_error([&]() -> at::Tensor {
-        GroupMatrix w = group_matrix(unbox(packed), unbox(scales), unbox(zeros), unbox(order), bits, group_size, zero_offset);
+        GroupMatrix w = group_matrix(matrix);
         const at::ScalarType wanted = scalar_type(type);
         if (w.packed.is_meta()) return at::empty({w.outputs(), w.inputs()}, w.packed.options().dtype(wanted));
         const at::ScalarType computed = wanted == at::kDouble ? at::kDouble : at::kFloat;

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "ckernels/GroupWeights.hpp"
+#include "ctorch.h"
 
 namespace ctorch {
 
@@ -37,10 +38,16 @@ struct GroupMatrix {
 /// The matrix with its parts checked and contiguous.
 GroupMatrix group_matrix(const at::Tensor &packed, const at::Tensor &scales, const at::Tensor &zeros, const at::Tensor &order,
                          int bits, int64_t group_size, int zero_offset);
-/// y = x Wᵀ, x [rows, inputs], tile by tile; y [rows, outputs] has contiguous rows.
+GroupMatrix group_matrix(const CTGroupMatrix *);
+/// y = x Wᵀ, x [rows, inputs], tile by tile, or for few rows straight from the packed integers; y [rows, outputs] has contiguous
+/// rows.
 void multiply(const GroupMatrix &, const at::Tensor &x, at::Tensor &y);
 /// result = g W for g [rows, outputs]; the result [rows, inputs] has contiguous rows.
 void multiply_transposed(const GroupMatrix &, const at::Tensor &gradient, at::Tensor &result);
+
+/// The same in new tensors; half precision is computed in fp32 on a CPU.
+at::Tensor product(const GroupMatrix &, const at::Tensor &x);
+at::Tensor transposed_product(const GroupMatrix &, const at::Tensor &gradient);
 
 /// Unsigned integers of `bits` bits along `axis` (0 or 1) of a matrix as int32 words, lowest bits first.
 at::Tensor pack_bits(const at::Tensor &values, int bits, int64_t axis);

@@ -13,6 +13,7 @@
 #include "Bridge.hpp"
 #include "Dropout.hpp"
 #include "FewRowProjections.hpp"
+#include "GroupQuantized.hpp"
 #include "MatrixProduct.hpp"
 #include "Precision.hpp"
 #include "Quantized.hpp"
@@ -30,6 +31,7 @@ struct Part {
     /// W if it is frozen: the node holds it directly, not as a saved tensor with libtorch's hooks.
     at::Tensor frozen;
     std::optional<StoredMatrix> stored;
+    std::optional<GroupMatrix> group;
     Place weight = -1, bias = -1, a = -1, b = -1;
     double scale = 0, dropout = 0;
     uint64_t seed = 0;
@@ -146,6 +148,10 @@ private:
             at::Tensor y = part.stored->product(x);
             return bias.defined() ? y.add_(bias) : y;
         }
+        if (part.group) {
+            at::Tensor y = product(*part.group, x);
+            return bias.defined() ? y.add_(bias) : y;
+        }
         if (!are_for_blas(x, weight)) return bias.defined() ? at::addmm(bias, x, weight.t()) : at::mm(x, weight.t());
         at::Tensor start;
         if (bias.defined()) start = bias.expand({x.size(0), part.outputs}).contiguous();
@@ -156,6 +162,9 @@ private:
     static void add_to_input(at::Tensor &sum, const Part &part, const at::Tensor &gradient, const at::Tensor &weight) {
         if (part.stored) {
             at::Tensor to_x = part.stored->transposed_product(gradient);
+            sum = sum.defined() ? sum.add_(to_x) : to_x;
+        } else if (part.group) {
+            at::Tensor to_x = transposed_product(*part.group, gradient);
             sum = sum.defined() ? sum.add_(to_x) : to_x;
         } else if (sum.defined()) {
             add_product(sum, gradient, weight);
@@ -202,7 +211,9 @@ at::Tensor project_alone(const CTTensor *x, const CTProjection &given) {
         delete result;
         return value;
     };
-    at::Tensor y = taken(given.weight ? ct_linear(x, given.weight, given.bias) : ct_stored_linear(x, &given.stored, given.bias));
+    at::Tensor y = taken(given.weight         ? ct_linear(x, given.weight, given.bias)
+                         : given.group.packed ? ct_group_linear(x, &given.group, given.bias)
+                                              : ct_stored_linear(x, &given.stored, given.bias));
     if (!given.a) return y;
     const CTTensor boxed{y};
     return taken(ct_lora_branch(&boxed, x, given.a, given.b, given.scale, given.dropout, given.seed));
@@ -216,6 +227,11 @@ struct Shared {
     Place add(const at::Tensor &tensor) {
         tensors.push_back(tensor);
         return static_cast<Place>(tensors.size()) - 1;
+    }
+
+    static void check_inputs(const at::Tensor &x, int64_t inputs) {
+        TORCH_CHECK(x.dim() > 0 && x.size(-1) == inputs, "an input of shape ", x.sizes(), " for a matrix with ", inputs,
+                    " inputs");
     }
 
     /// - Parameter type: the compute type.
@@ -236,10 +252,15 @@ struct Shared {
                 part.outputs = weight.size(0);
                 if (weight.requires_grad()) part.weight = shared.add(weight);
                 else part.frozen = weight;
+            } else if (one.group.packed) {
+                // Half precision is computed in fp32 there.
+                if (type != at::kFloat && type != at::kDouble) return std::nullopt;
+                part.group = group_matrix(&one.group);
+                check_inputs(x, part.group->inputs());
+                part.outputs = part.group->outputs();
             } else {
                 part.stored = stored_matrix(&one.stored);
-                TORCH_CHECK(x.dim() > 0 && x.size(-1) == part.stored->inputs, "an input of shape ", x.sizes(),
-                            " for a matrix with ", part.stored->inputs, " inputs");
+                check_inputs(x, part.stored->inputs);
                 part.outputs = part.stored->outputs;
             }
             if (one.bias) part.bias = shared.add(in_type(unbox(one.bias), type));

@@ -91,9 +91,7 @@ at::Tensor StoredMatrix::block_scales(int64_t first, int64_t end) const {
 
 namespace {
 
-/// Elements per tile on the CPU: 1 MB of floats, to fit in the L2 cache.
-constexpr int64_t tile_elements = 262144;
-/// On other devices, where launching many small matmuls costs more than memory.
+/// Elements per tile on other devices, where launching many small matmuls costs more than memory.
 constexpr int64_t device_tile_elements = 16777216;
 
 /// Dequantizes rows of W with libtorch's operations, for devices without a kernel here.
@@ -131,7 +129,7 @@ at::Tensor plain_rows(const StoredMatrix &w, int64_t first, int64_t count, at::S
 template <typename Body>
 void for_tiles(const StoredMatrix &w, int64_t start, int64_t end, const at::Tensor &like, Body body) {
     const bool on_cpu = like.is_cpu() || like.is_meta();
-    const int64_t elements = on_cpu ? tile_elements : device_tile_elements;
+    const int64_t elements = on_cpu ? tile_elements(like.size(0)) : device_tile_elements;
     const int64_t rows = std::min(end - start, std::max<int64_t>(32, elements / w.inputs / 32 * 32));
     at::Tensor memory;
     if (on_cpu) memory = at::empty({rows, w.inputs}, like.options().dtype(at::kFloat));

@@ -9,6 +9,10 @@
 
 namespace ctorch {
 
+/// Elements of a dequantized tile on a CPU: 1 MB of floats, to fit in the L2 cache; for many rows of x, which each product packs
+/// again, 4 MB.
+inline int64_t tile_elements(int64_t rows) { return rows < 256 ? 262144 : 1048576; }
+
 /// result = a · b, or result += a · b; all have contiguous rows, b is a tile or a transposed tile.
 inline void product(at::Tensor &result, const at::Tensor &a, const at::Tensor &tile, bool is_transposed, bool adds) {
     if (result.is_cpu() && result.scalar_type() == at::kFloat && ckernels::has_fast_blas()) {

@@ -69,6 +69,8 @@ public struct ModelFolder {
 
     /// The folder with its projections converted to a weight format when loaded; `nil` leaves it unchanged.
     public func with(weights storage: WeightStorage?) -> ModelFolder {
+        // Quantized weights are kept as stored by default.
+        if storage == .stored, isQuantized { return self }
         var copy = self
         copy.storage = storage ?? self.storage
         // These are dequantized first.
@@ -80,6 +82,12 @@ public struct ModelFolder {
         guard case .object(var fields) = configuration else { return }
         fields["quantization_config"] = nil
         configuration = .object(fields)
+    }
+
+    /// The folder with 16-bit projections as stored when loaded, unless they are quantized or another format was requested: for
+    /// generation, whose steps read each matrix once, that halves the time and the memory, with the numbers of fp32.
+    package func keepingStoredWeights() -> ModelFolder {
+        storage == nil ? with(weights: .stored) : self
     }
 
     /// The folder with its input embeddings and output layer converted to a weight format when loaded; `nil` leaves
@@ -107,7 +115,8 @@ public struct ModelFolder {
     func tensors() throws -> ShardedTensors {
         let modules = ModelRegistry.family(of: configuration)?.modules
         return try ShardedTensors(
-            folder: url, packed: storage == nil, experts: modules?.experts, float8: float8, compressed: compressed,
+            folder: url, packed: storage == nil, packsOutput: embeddingStorage == nil && growth == nil,
+            experts: modules?.experts, float8: float8, compressed: compressed,
             table: modules?.embedding)
     }
 
@@ -136,10 +145,11 @@ public struct ModelFolder {
     public func outline() throws -> any LanguageModel {
         let tensors = try? tensors()
         let model = try outline(configuration, tensors: tensors)
-        storage?.apply(to: model)
-        vocabularyStorage.apply(to: model) {
-            tensors?.type(of: $0, in: model) ?? DType(configuration: configuration)
+        func stored(_ name: String) -> DType? {
+            tensors?.type(of: name, in: model) ?? DType(configuration: configuration)
         }
+        storage?.apply(toOutline: model, stored: stored)
+        vocabularyStorage.apply(to: model, stored: stored)
         if let growth { try model.growVocabulary(to: growth.tokens, seed: growth.seed) }
         return model
     }
@@ -152,7 +162,7 @@ public struct ModelFolder {
         let model = try ModelRegistry.outline(plain, file: file, head: completeHead)
         model.folderSettings = try folderSettings()
         guard let scheme else {
-            if let storage, storage.format.conversion != nil, storage.projections(of: model).isEmpty {
+            if let storage, storage != .stored, storage.format.conversion != nil, storage.projections(of: model).isEmpty {
                 throw PEFTError(
                     "no projection of a \(model.family) can be stored as \(storage.name)",
                     remedy: storage.format.includesTransposed ? "remove --weights" : "use --weights int8 or nf4")

@@ -10,17 +10,18 @@ struct ShardedTensors {
 
     /// - Parameters:
     ///   - packed: whether the quantized projections of a GGUF file, or of `compressed`, stay packed.
+    ///   - packsOutput: whether that includes the output layer of a GGUF file, if it has one of its own.
     ///   - experts: how the files store the experts of a layer.
     ///   - float8: how the files' 8-bit floats are scaled, if there are some.
     ///   - compressed: the format of the files' quantized weights, if it is `compressed-tensors`.
     ///   - table: name of the input embeddings.
     init(
-        folder: URL, packed: Bool = true, experts: ExpertNames? = nil, float8: Float8Format? = nil,
+        folder: URL, packed: Bool = true, packsOutput: Bool = true, experts: ExpertNames? = nil, float8: Float8Format? = nil,
         compressed: CompressedTensorsFormat? = nil, table: String? = nil
     ) throws {
         self.folder = folder
         if GGUFHeader.isName(folder) {
-            let file = try GGUFModelFile(folder, packed: packed)
+            let file = try GGUFModelFile(folder, packed: packed, packsOutput: packsOutput)
             owner = file.entries.mapValues { _ in file }
             return
         }

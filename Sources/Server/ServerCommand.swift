@@ -230,7 +230,11 @@ struct ServerCommand: AsyncParsableCommand {
             try HubClient(HubSettings()).pull($0, $1).folder
         }
         var folder = try ModelFolder(url)
-        if let weights = options.weights { folder = folder.with(weights: try WeightStorage(weights)) }
+        if let weights = options.weights {
+            folder = folder.with(weights: try WeightStorage(weights))
+        } else if options.precision == "float32", options.device == "cpu" {
+            folder = folder.keepingStoredWeights()
+        }
         if let format = options.embeddingWeights {
             folder = folder.with(embeddings: try WeightStorage(embeddings: format))
         }

@@ -58,7 +58,7 @@ public final class AdapterServer: Sendable {
         settings.prefillChunk = max(1, limits.prefillTokens)
         (settings.cacheBytes, settings.adapterBytes) = (limits.cacheBytes, limits.adapterBytes)
         let engine = try await Engine.start(settings, tokenizer: Tokenizer.load(folder: model)) {
-            try ModelFolder(model).load()
+            try ModelFolder(model).keepingStoredWeights().load()
         }
         guard engine.model.head.task.generates else {
             engine.stop()

@@ -24,11 +24,7 @@ package struct ExpertMatrices {
             switch storage {
             case .dense(let tensor, let isTransposed): (raw.dense, raw.is_transposed) = (tensor.pointer, isTransposed)
             case .stored(let matrix): raw.stored = matrix.raw
-            case .groups(let matrix):
-                raw.groups = CTExpertGroups(
-                    packed: matrix.packed.pointer, scales: matrix.scales.pointer, zeros: matrix.zeros.pointer,
-                    order: matrix.order?.pointer, bits: Int32(matrix.bits), zero_offset: Int32(matrix.zeroOffset),
-                    group_size: Int64(matrix.groupSize))
+            case .groups(let matrix): raw.groups = matrix.raw
             }
             return withUnsafePointer(to: &raw, body)
         }

@@ -28,18 +28,36 @@ package struct GroupQuantizedMatrix {
     /// x `[..., inputs]` -> x Wᵀ + bias `[..., outputs]`, computed in x's dtype; W is dequantized tile by tile, also
     /// in the backward pass. Gradients flow to x only.
     package func project(_ x: Tensor, bias: Tensor?) -> Tensor {
-        wrap(
-            ct_group_linear(
-                x.pointer, packed.pointer, scales.pointer, zeros.pointer, order?.pointer, bias?.pointer,
-                Int32(bits), Int64(groupSize), Int32(zeroOffset)))
+        withRaw { wrap(ct_group_linear(x.pointer, $0, bias?.pointer)) }
     }
 
     /// The dequantized matrix, `[outputs, inputs]`.
     package func dense(as type: DType) -> Tensor {
-        wrap(
-            ct_group_dense(
-                packed.pointer, scales.pointer, zeros.pointer, order?.pointer, Int32(bits), Int64(groupSize),
-                Int32(zeroOffset), type.raw))
+        withRaw { wrap(ct_group_dense($0, type.raw)) }
+    }
+
+    /// ``Functions/linearCrossEntropy(hidden:weight:bias:targets:scale:softcap:labelSmoothing:)`` with W `[vocabulary,
+    /// size]`, which is dequantized tile by tile. Gradients flow to `hidden` and the bias.
+    package func crossEntropy(
+        hidden: Tensor, bias: Tensor? = nil, targets: Tensor, scale: Double = 1, softcap: Double? = nil,
+        labelSmoothing: Double = 0
+    ) -> Tensor {
+        withRaw {
+            wrap(
+                ct_group_cross_entropy(
+                    hidden.pointer, $0, bias?.pointer, targets.pointer, scale, labelSmoothing, softcap ?? 0))
+        }
+    }
+
+    /// The matrix as C reads it, valid while it exists.
+    var raw: CTGroupMatrix {
+        CTGroupMatrix(
+            packed: packed.pointer, scales: scales.pointer, zeros: zeros.pointer, order: order?.pointer,
+            bits: Int32(bits), zero_offset: Int32(zeroOffset), group_size: Int64(groupSize))
+    }
+
+    private func withRaw<Result>(_ body: (UnsafePointer<CTGroupMatrix>) -> Result) -> Result {
+        withExtendedLifetime(self) { withUnsafePointer(to: raw, body) }
     }
 }
 

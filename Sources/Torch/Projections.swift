@@ -6,6 +6,7 @@ package struct Projection {
     package enum Matrix {
         case dense(Tensor)
         case stored(StoredMatrix)
+        case groups(GroupQuantizedMatrix)
     }
 
     /// A LoRA branch (Hu et al. 2021).
@@ -31,13 +32,14 @@ package struct Projection {
     }
 
     fileprivate var raw: CTProjection {
-        var (weight, stored): (OpaquePointer?, CTStoredMatrix) = (nil, CTStoredMatrix())
+        var (weight, stored, group): (OpaquePointer?, CTStoredMatrix, CTGroupMatrix) = (nil, .init(), .init())
         switch matrix {
         case .dense(let tensor): weight = tensor.pointer
         case .stored(let matrix): stored = matrix.raw
+        case .groups(let matrix): group = matrix.raw
         }
         return CTProjection(
-            weight: weight, stored: stored, bias: bias?.pointer, a: update?.a.pointer, b: update?.b.pointer,
+            weight: weight, stored: stored, group: group, bias: bias?.pointer, a: update?.a.pointer, b: update?.b.pointer,
             scale: update?.scale ?? 0, dropout: update?.dropout ?? 0, seed: update?.seed ?? 0)
     }
 }

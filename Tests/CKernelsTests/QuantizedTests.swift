@@ -4,12 +4,12 @@ import Testing
 @Suite struct QuantizedTests {
     /// Integers [inputs, outputs] packed along the inputs, lowest bits first, with fp32 scales and zero points.
     private struct Groups {
-        let bits: Int, inputs = 64, outputs = 19, groupSize = 32
+        let bits: Int, inputs: Int, outputs: Int, groupSize: Int
         let integers: [UInt32], scales: [Float], zeros: [Float]
         var packed: [UInt32]
 
-        init(bits: Int) {
-            self.bits = bits
+        init(bits: Int, inputs: Int = 64, outputs: Int = 19, groupSize: Int = 32) {
+            (self.bits, self.inputs, self.outputs, self.groupSize) = (bits, inputs, outputs, groupSize)
             integers = samples(inputs * outputs, seed: 1).map {
                 UInt32(($0 + 1) / 2 * Float(1 << bits)) & (1 << UInt32(bits) - 1)
             }
@@ -33,6 +33,20 @@ import Testing
                 return scales[group] * (Float(integers[index]) - zeros[group])
             }
         }
+
+        /// x Wᵀ for x [rows, inputs].
+        func product(_ x: [Float], rows: Int) -> [Float] {
+            var y = [Float](repeating: 0, count: rows * outputs)
+            ck_multiply_groups(
+                packed, scales, zeros, Int32(bits), Int64(groupSize), Int64(inputs), Int64(outputs), x, Int64(rows), &y)
+            return y
+        }
+
+        func expected(_ x: [Float], rows: Int) -> [Double] {
+            let dense = self.dense
+            let weight = (0..<outputs * inputs).map { dense[$0 % inputs * outputs + $0 / inputs] }
+            return CKernelsTests.product(x, weight, rows: rows, inputs: inputs, outputs: outputs)
+        }
     }
 
     @Test(arguments: [2, 3, 4, 8]) func dequantizesGroups(bits: Int) {
@@ -43,18 +57,50 @@ import Testing
         #expect(dense == w.dense)
     }
 
-    @Test(arguments: [2, 3, 4, 8]) func multipliesGroups(bits: Int) {
-        let w = Groups(bits: bits), dense = w.dense
-        let weight = (0..<w.outputs * w.inputs).map { dense[$0 % w.inputs * w.outputs + $0 / w.inputs] }
-        for rows in [1, 2, 3, 8] {
-            let x = samples(rows * w.inputs, seed: 4)
-            var y = [Float](repeating: 0, count: rows * w.outputs)
-            ck_multiply_groups(
-                w.packed, w.scales, w.zeros, Int32(bits), Int64(w.groupSize), Int64(w.inputs), Int64(w.outputs), x,
-                Int64(rows), &y)
-            let expected = product(x, weight, rows: rows, inputs: w.inputs, outputs: w.outputs)
-            #expect(relativeDifference(y, expected) < 5e-6)
+    /// In fp32, and with integers where the processor has fast ones: groups of one, several and half a chunk, whole vectors of
+    /// outputs and parts of them.
+    @Test(arguments: [2, 3, 4, 8], [false, true]) func multipliesGroups(bits: Int, withIntegers: Bool) {
+        ck_use_group_integers(withIntegers)
+        defer { ck_use_group_integers(true) }
+        for (inputs, outputs, groupSize) in [(64, 19, 32), (96, 48, 16), (512, 33, 256), (192, 16, 192)]
+        where groupSize >= 32 || bits != 3 {
+            let w = Groups(bits: bits, inputs: inputs, outputs: outputs, groupSize: groupSize)
+            for rows in 1...8 {
+                let x = samples(rows * inputs, seed: 4)
+                let difference = relativeDifference(w.product(x, rows: rows), w.expected(x, rows: rows))
+                #expect(difference < 2e-6, "\(inputs) inputs, \(outputs) outputs, groups of \(groupSize), \(rows) rows")
+            }
         }
+    }
+
+    /// A row's result doesn't depend on the others, whatever their size.
+    @Test(arguments: [2, 4, 8]) func rowsAreIndependent(bits: Int) {
+        let w = Groups(bits: bits, inputs: 128, outputs: 40)
+        let sizes: [Float] = [1, 1e-12, 1e12, 0, 1e-6, 1, 3, 7]
+        let x = samples(8 * w.inputs, seed: 5).enumerated().map { $1 * sizes[$0 / w.inputs] }
+        let together = w.product(x, rows: 8)
+        for row in 0..<8 {
+            let alone = Array(x[row * w.inputs..<(row + 1) * w.inputs])
+            let result = w.product(alone, rows: 1)
+            #expect(result == Array(together[row * w.outputs..<(row + 1) * w.outputs]))
+            #expect(relativeDifference(result, w.expected(alone, rows: 1)) < 2e-6)
+        }
+    }
+
+    /// One input is very large beside the others, all are tiny, and infinity and NaN.
+    @Test(arguments: [2, 4, 8]) func extremeInputsAreKept(bits: Int) {
+        let w = Groups(bits: bits)
+        var x = samples(w.inputs, seed: 6)
+        x[5] = 1e6
+        #expect(relativeDifference(w.product(x, rows: 1), w.expected(x, rows: 1)) < 2e-6)
+        x = x.map { $0 * 1e-24 }
+        #expect(relativeDifference(w.product(x, rows: 1), w.expected(x, rows: 1)) < 2e-6)
+        x[7] = .infinity
+        let finite = w.product(x, rows: 1).filter(\.isFinite)
+        #expect(finite.isEmpty)
+        x[7] = .nan
+        let numbers = w.product(x, rows: 1).filter { !$0.isNaN }
+        #expect(numbers.isEmpty)
     }
 
     @Test(arguments: [64, 128]) func quantizesBlocks(block: Int) {

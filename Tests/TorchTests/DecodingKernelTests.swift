@@ -44,6 +44,9 @@ import TorchTestSupport
                 ] {
                     #expect(weight.project(.zeros([0, 64]), bias: nil).shape == [0, 4])
                 }
+                let groups = GroupQuantizedMatrix.rounding(.ones([4, 64]), bits: 8)
+                #expect(groups.project(.zeros([0, 64]), bias: nil).shape == [0, 4])
+                #expect(Functions.projections(.zeros([0, 64]), [.init(.groups(groups), bias: nil)])[0].shape == [0, 4])
             }
         }
     }
@@ -76,6 +79,11 @@ import TorchTestSupport
                             .stored(.rounding(weights[0], to: .nf4, block: 64, isDouble: true)),
                             .stored(.roundingRows(weights[1])), .dense(weights[2]),
                         ],
+                        [
+                            .groups(.rounding(weights[0], bits: 4)),
+                            .groups(.rounding(weights[1], bits: 8, groupSize: 64)),
+                            .groups(.rounding(weights[2], bits: 3)),
+                        ],
                     ] as [[Projection.Matrix]]
                 for list in matrices {
                     for dtype in [DType.float32, .float64] {
@@ -84,6 +92,7 @@ import TorchTestSupport
                             switch matrix {
                             case .dense(let tensor): tensor
                             case .stored(let stored): stored.dense(as: .float32)
+                            case .groups(let groups): groups.dense(as: .float32)
                             }
                         }
                         let parts = zip(list, known).enumerated().map { index, pair -> Projection in

@@ -79,10 +79,7 @@ import TorchTestSupport
         let weight = random(1032, 544, seed: 1, dtype: .float32)
         for bits in [2, 3, 4, 8] {
             let weight = bits < 4 ? weight.narrowed(axis: 0, 0..<1024).contiguous() : weight
-            let (integers, scales, zeros) = weight.roundedInGroups(bits: bits, groupSize: 32, isSymmetric: false)
-            let matrix = GroupQuantizedMatrix(
-                packed: integers.packed(bits: bits, axis: 0), scales: scales.to(.float16),
-                zeros: (zeros - 1).to(.int32).packed(bits: bits, axis: 1), bits: bits, groupSize: 32, zeroOffset: 1)
+            let matrix = GroupQuantizedMatrix.rounding(weight, bits: bits)
             let x = random(rows, 544, seed: 2, dtype: .float32)
             let expected = x.to(.float64).matmul(matrix.dense(as: .float64).T)
             #expect(relativeDifference(try withTorchErrors { matrix.project(x, bias: nil) }, expected) < 2e-6)

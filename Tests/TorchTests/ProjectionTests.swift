@@ -44,6 +44,11 @@ import TorchTestSupport
                 Part(outputs: 48, rank: 4, form: "nf4"), Part(outputs: 16, rank: 2, hasBias: true, form: "int8"),
             ],
             testDescription: "stored matrices"),
+        Case(
+            parts: [
+                Part(outputs: 48, rank: 4, form: "int4"), Part(outputs: 16, rank: 2, hasBias: true, form: "int4"),
+            ],
+            testDescription: "group-wise integers"),
     ]
 
     /// Everything that gradients reach, in a fixed order: x, then of each part the trained W, bias, a and b.
@@ -64,7 +69,10 @@ import TorchTestSupport
             leaves.append(made(40, 64, seed: 1))
             for (index, part) in item.parts.enumerated() {
                 let seed = 10 * UInt64(index + 1)
-                if let form = part.form {
+                if part.form == "int4" {
+                    let weight = made(part.outputs, 64, seed: seed).to(.float32)
+                    matrices.append(.groups(.rounding(weight, bits: 4)))
+                } else if let form = part.form {
                     matrices.append(.stored(try StoredMatrixTests.matrix(form, part.outputs, 64)))
                 } else {
                     let weight = made(part.outputs, 64, seed: seed)
@@ -107,6 +115,7 @@ import TorchTestSupport
                     switch part.matrix {
                     case .dense(let weight): Functions.linear(x, weight, bias: part.bias)
                     case .stored(let matrix): Functions.linear(x, matrix.dense(as: x.dtype), bias: part.bias)
+                    case .groups(let matrix): Functions.linear(x, matrix.dense(as: x.dtype), bias: part.bias)
                     }
                 guard let update = part.update else { return plain }
                 return Functions.loraBranch(

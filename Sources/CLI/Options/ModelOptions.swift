@@ -63,13 +63,16 @@ struct ModelOptions: ParsableArguments {
         if let stored { return folder.with(weights: stored) }
         return folder.isQuantized ? folder : folder.with(weights: storage)
     }
+
+    /// The format of projections where text is generated.
+    var storageToGenerate: WeightStorage? { precision == .float32 && device == "cpu" ? .stored : nil }
 }
 
 /// The weight formats of a base model.
 struct WeightFormatOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "Weight format of the base's projections: \(WeightStorage.names.joined(separator: ", ")), int4-g32 and other group-wise integers (default: quantized weights as stored, others fp32).",
+            "Weight format of the base's projections: \(WeightStorage.names.joined(separator: ", ")), int4-g32 and other group-wise integers (default: quantized weights as stored, others fp32, or 16-bit ones as stored where text is generated).",
             valueName: "format"))
     var weights: String?
 

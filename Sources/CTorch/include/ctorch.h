@@ -318,14 +318,18 @@ CTTensor *ct_orthogonalized(const CTTensor *x, int iterations);
 CTTensor *ct_dynamic_map(bool is_signed);
 
 // Group-wise quantized matrices (GroupQuantized.cpp)
-/// x [..., in] Wᵀ + bias with W[o, i] = scales[g, o] · (q[i, o] − zeros[g, o]); q are integers of 2, 3, 4 or 8 bits,
-/// int32 [in · bits / 32, out], lowest bits first along the inputs. The zero points `zeros` are packed likewise along
-/// the outputs, plus `zero_offset`, or floats [groups, out]. `order` is each input's group; NULL for i / group_size.
-CTTensor *ct_group_linear(const CTTensor *x, const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros,
-                          const CTTensor *order, const CTTensor *bias, int bits, int64_t group_size, int zero_offset);
-/// The same W, dequantized, [out, in].
-CTTensor *ct_group_dense(const CTTensor *packed, const CTTensor *scales, const CTTensor *zeros, const CTTensor *order, int bits,
-                         int64_t group_size, int zero_offset, CTDType);
+/// W[o, i] = scales[g, o] · (q[i, o] − zeros[g, o]); the integers q of 2, 3, 4 or 8 bits are `packed`, int32 [in · bits / 32,
+/// out], lowest bits first along the inputs. The zero points `zeros` are packed likewise along the outputs, plus `zero_offset`, or
+/// floats [groups, out]. `order` is each input's group; NULL for i / group_size.
+typedef struct {
+    const CTTensor *packed, *scales, *zeros, *order;
+    int bits, zero_offset;
+    int64_t group_size;
+} CTGroupMatrix;
+/// x [..., in] Wᵀ + bias; differentiable w.r.t. x and the bias.
+CTTensor *ct_group_linear(const CTTensor *x, const CTGroupMatrix *, const CTTensor *bias);
+/// W, dequantized, [out, in].
+CTTensor *ct_group_dense(const CTGroupMatrix *, CTDType);
 /// Packs unsigned integers along one axis of a matrix into int32 words, lowest bits first, and back.
 CTTensor *ct_pack_bits(const CTTensor *values, int bits, int axis);
 CTTensor *ct_unpack_bits(const CTTensor *packed, int bits, int axis);
@@ -352,30 +356,26 @@ typedef struct {
 
 /// x [..., inputs] Wᵀ + bias in x's type, by tiles; differentiable w.r.t. x and the bias.
 CTTensor *ct_stored_linear(const CTTensor *x, const CTStoredMatrix *, const CTTensor *bias);
-/// One of several projections of one input: its matrix, dense if `weight` is given, otherwise quantized, and its bias
-/// and LoRA branch. Absent fields are NULL.
+/// One of several projections of one input: its matrix, dense if `weight` is given, group-wise quantized if `group.packed` is,
+/// otherwise `stored`, and its bias and LoRA branch. Absent fields are NULL.
 typedef struct {
     const CTTensor *weight;
     CTStoredMatrix stored;
+    CTGroupMatrix group;
     const CTTensor *bias, *a, *b;
     double scale, dropout;
     uint64_t seed;
 } CTProjection;
 /// x [..., inputs] Wᵀ + bias + scale · drop(x) aᵀ bᵀ for each, fused (Projections.cpp). Returns 0 on success.
 int ct_projections(const CTTensor *x, int count, const CTProjection *, CTTensor **results);
-/// The parts of `ct_group_linear` with a leading dimension of experts; `order` is NULL for i / group_size.
-typedef struct {
-    const CTTensor *packed, *scales, *zeros, *order;
-    int bits, zero_offset;
-    int64_t group_size;
-} CTExpertGroups;
 /// The matrices [outputs, inputs] of all experts: dense [experts, outputs, inputs], or [experts, inputs, outputs] if it is
-/// transposed; or, where `dense` is NULL, group-wise quantized ones; or, where `groups.packed` is NULL, too, a quantized matrix
+/// transposed; or, where `dense` is NULL, group-wise quantized ones, whose parts have a leading
+/// dimension of experts; or, where `groups.packed` is NULL, too, a quantized matrix
 /// [experts · outputs, inputs].
 typedef struct {
     const CTTensor *dense;
     CTStoredMatrix stored;
-    CTExpertGroups groups;
+    CTGroupMatrix groups;
     int64_t experts;
     bool is_transposed;
 } CTExpertStack;
@@ -397,6 +397,8 @@ CTTensor *ct_stored_rows(const CTStoredMatrix *, const CTTensor *ids, CTDType);
 /// The same as `ct_linear_cross_entropy` with a frozen matrix [vocabulary, size], by tiles.
 CTTensor *ct_stored_cross_entropy(const CTTensor *hidden, const CTStoredMatrix *, const CTTensor *bias, const CTTensor *targets,
                                   double scale, double label_smoothing, double softcap);
+CTTensor *ct_group_cross_entropy(const CTTensor *hidden, const CTGroupMatrix *, const CTTensor *bias, const CTTensor *targets,
+                                 double scale, double label_smoothing, double softcap);
 /// The 16 values of the codes.
 CTTensor *ct_block_table(CTBlockCode);
 /// codes uint8 [⌈n / 2⌉, 1] and scales float32 [⌈n / block⌉] of a tensor of n weights.

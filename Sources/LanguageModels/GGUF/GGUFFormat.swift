@@ -29,6 +29,9 @@ package struct GGUFFormat: Sendable, Equatable {
     package static let q8_0 = GGUFFormat(.q8_0, 7)
     package static let q4_0 = GGUFFormat(.q4_0, 2)
 
+    /// Name of the output layer's matrix, if it isn't the embedding's.
+    static let outputTensor = "output.weight"
+
     /// All formats that can be written.
     package static let all: [GGUFFormat] = [
         f32, f16, bf16, q8_0,
@@ -56,7 +59,7 @@ package struct GGUFFormat: Sendable, Equatable {
         ///   - experts: number of experts per layer; 0 for a dense model.
         init(names: [String], experts: Int) {
             layers = names.reduce(0) { max($0, (GGUFFormat.layer(of: $1)?.index ?? -1) + 1) }
-            hasOutput = names.contains("output.weight")
+            hasOutput = names.contains(GGUFFormat.outputTensor)
             self.experts = experts
         }
     }
@@ -88,7 +91,7 @@ package struct GGUFFormat: Sendable, Equatable {
 
     /// The type of a matrix whose rows are whole blocks, as llama.cpp chooses it without an importance matrix.
     private func wanted(_ name: String, _ model: Model) -> GGUFType {
-        let isOutput = name == (model.hasOutput ? "output.weight" : "token_embd.weight")
+        let isOutput = name == (model.hasOutput ? Self.outputTensor : "token_embd.weight")
         guard type.block == 256 else {
             return isOutput || name == "token_embd.weight" ? .q8_0 : type
         }

@@ -39,8 +39,10 @@ final class GGUFModelFile: TensorFile {
         case order = "g_idx"
     }
 
-    /// - Parameter packed: whether projections stay quantized; otherwise all tensors are dequantized.
-    init(_ url: URL, packed: Bool) throws {
+    /// - Parameters:
+    ///   - packed: whether projections stay quantized; otherwise all tensors are dequantized.
+    ///   - packsOutput: whether that includes the output layer, if it has a matrix of its own.
+    init(_ url: URL, packed: Bool, packsOutput: Bool = true) throws {
         self.url = url
         file = try GGUFFile(url)
         described = try GGUFConfiguration(file)
@@ -79,8 +81,8 @@ final class GGUFModelFile: TensorFile {
                 }
                 continue
             }
-            if packed, experts?.isRouter(name) != true, path.hasPrefix(described.names.tensors.layers),
-                path.hasSuffix(".weight"), entry.shape.count == 2,
+            if packed, experts?.isRouter(name) != true, path.hasSuffix(".weight"), entry.shape.count == 2,
+                path.hasPrefix(described.names.tensors.layers) || packsOutput && name == GGUFFormat.outputTensor,
                 let type = file.type(of: name), type.plain == nil,
                 case let settings = GroupQuantization(bits: type.packedBits, groupSize: type.group),
                 settings.refusal(outputs: entry.shape[0], inputs: entry.shape[1]) == nil
@@ -132,7 +134,7 @@ final class GGUFModelFile: TensorFile {
         return [
             (.integers, [inputs * bits / 32, outputs], .int32),
             (.packedZeros, [groups, outputs * bits / 32], .int32),
-            (.scales, [groups, outputs], .float32), (.order, [inputs], .int32),
+            (.scales, [groups, outputs], type.scaleType), (.order, [inputs], .int32),
         ] + (type.hasMinimum ? [(.zeros, [groups, outputs], .float32)] : [])
     }
 

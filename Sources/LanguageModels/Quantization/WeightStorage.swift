@@ -8,6 +8,8 @@ public struct WeightStorage: Sendable, Equatable {
     package let format: WeightFormat
 
     package static let float32 = WeightStorage(format: .float32)
+    /// 16-bit values as stored, upcast tile by tile in matmuls.
+    package static let stored = WeightStorage(format: .stored)
     /// bf16, upcast tile by tile in matmuls.
     package static let bfloat16 = WeightStorage(format: .bfloat16)
     /// int8 by rows (Dettmers et al. 2022).
@@ -80,9 +82,9 @@ public struct WeightStorage: Sendable, Equatable {
         }
     }
 
-    /// The experts that this format applies to, by path.
+    /// The experts that this format applies to, by path. Those of few tokens are faster in fp32 than in 16 bits.
     package func experts(of model: any LanguageModel) -> [(path: String, site: ExpertLinear)] {
-        guard format.conversion != nil else { return [] }
+        guard format.conversion != nil, format != .stored else { return [] }
         return model.namedModules().compactMap { path, module in
             guard let site = module as? ExpertLinear, site.weight.precision == .full,
                 format.groups?.settings.refusal(outputs: site.outputs, inputs: site.inputs) == nil
@@ -102,6 +104,18 @@ public struct WeightStorage: Sendable, Equatable {
     package func apply(to model: any LanguageModel) {
         for (_, site) in experts(of: model) { site.weight = converted(site.weight) }
         for (_, linear) in projections(of: model) { linear.weight = converted(linear.weight) }
+    }
+
+    /// Installs a meta model's projections in this format.
+    ///
+    /// - Parameter stored: dtype of a tensor in the files, by the model's name; `nil` if unknown.
+    func apply(toOutline model: any LanguageModel, stored: (String) -> DType?) {
+        guard self == .stored else { return apply(to: model) }
+        for (path, linear) in projections(of: model) {
+            guard let type = stored(path + ".weight") else { continue }
+            let shape = [linear.outputs, linear.inputs]
+            linear.weight = converted(DenseWeight(.empty(shape, dtype: type, device: .meta)))
+        }
     }
 }
 

@@ -106,7 +106,7 @@ package final class GGUFFile: TensorFile {
     package struct Packed {
         /// int32 `[inputs · bits / 32, outputs]`
         package let integers: Tensor
-        /// float32 `[groups, outputs]`
+        /// In ``GGUFType/scaleType``, `[groups, outputs]`.
         package let scales: Tensor
         /// float32 `[groups, outputs]`; `nil` if all are ``GGUFType/zero``.
         package let zeros: Tensor?
@@ -142,7 +142,7 @@ package final class GGUFFile: TensorFile {
                 row.pack(bits: type.packedBits, words, to: out + column, stride: outputs)
             }
         }
-        return Packed(integers: integers, scales: scales, zeros: zeros)
+        return Packed(integers: integers, scales: scales.to(type.scaleType), zeros: zeros)
     }
 
     /// Calls `body` with each row of a quantized tensor, on several threads.

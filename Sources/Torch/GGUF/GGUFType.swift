@@ -93,6 +93,10 @@ package enum GGUFType: UInt32, CaseIterable, Sendable {
         }
     }
 
+    /// Dtype that holds the scales of groups exactly: blocks of 32 values have one fp16 scale (MXFP4 a power of two); blocks of 256
+    /// multiply one by integers.
+    package var scaleType: DType { block == 32 && self != .mxfp4 ? .float16 : .float32 }
+
     /// Whether groups have a minimum.
     package var hasMinimum: Bool { [.q4_1, .q5_1, .q2_K, .q4_K, .q5_K].contains(self) }
 

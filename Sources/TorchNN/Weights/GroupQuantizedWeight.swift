@@ -91,6 +91,14 @@ package struct GroupQuantizedWeight: GroupedWeight {
     /// Whether input i is in group i / groupSize.
     package var hasPlainOrder: Bool { knowledge.isPlain(order.tensor, groupSize: groupSize) }
     package func project(_ x: Tensor, bias: Tensor?) -> Tensor { matrix.project(x, bias: bias) }
+    package var projectionMatrix: Projection.Matrix? { .groups(matrix) }
+    package func crossEntropy(
+        hidden: Tensor, bias: Tensor?, targets: Tensor, scale: Double, softcap: Double?, labelSmoothing: Double
+    ) -> Tensor {
+        matrix.crossEntropy(
+            hidden: hidden, bias: bias, targets: targets, scale: scale, softcap: softcap,
+            labelSmoothing: labelSmoothing)
+    }
     package func dense(as type: DType) -> Tensor { matrix.dense(as: type) }
     package var formatName: String { "group-wise integers" }
     package var grouped: (any GroupedWeight)? { self }

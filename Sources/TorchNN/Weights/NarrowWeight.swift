@@ -48,9 +48,25 @@ package struct NarrowWeight: LinearWeight {
 extension WeightFormat.Family {
     /// bf16, upcast tile by tile in matmuls.
     static let bfloat16 = Self("bf16", "bfloat16", format: .bfloat16)
+    static let stored = Self("stored", format: .stored)
 }
 
 extension WeightFormat {
+    /// 16-bit values as the files store them, upcast tile by tile in matmuls, and others in the compute dtype: the same numbers
+    /// as in fp32 with half of its memory.
+    package static let stored = WeightFormat(
+        "stored", dtype: .float32, includesTransposed: false,
+        conversion: Conversion(
+            weight: { weight in
+                guard let tensor = weight.denseTensor, tensor.dtype.size == 2 else {
+                    return DenseWeight(weight.dense(as: .float32))
+                }
+                return NarrowWeight(tensor.contiguous())
+            },
+            vocabulary: { stored, type in
+                type.size > 2 && stored.dtype.size == 2 ? NarrowWeight(stored.contiguous()) : nil
+            }))
+
     /// Projections that files store transposed stay as they are: a bf16 weight is stored as it is in memory.
     package static let bfloat16 = WeightFormat(
         "bf16", dtype: .bfloat16, includesTransposed: false,

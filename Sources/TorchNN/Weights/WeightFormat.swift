@@ -78,7 +78,7 @@ package struct WeightFormat: Sendable, Equatable {
 
 extension WeightFormat {
     /// All formats that users name. To add one, add a line.
-    static let families: [Family] = [.float32, .bfloat16, .nf4, .fp4, .int8, .groups]
+    static let families: [Family] = [.float32, .stored, .bfloat16, .nf4, .fp4, .int8, .groups]
 
     /// A format with its variants.
     struct Family: Sendable {

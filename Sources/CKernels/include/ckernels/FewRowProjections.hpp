@@ -5,16 +5,18 @@
 #include <optional>
 #include <vector>
 
+#include "ckernels/GroupWeights.hpp"
 #include "ckernels/StoredWeights.hpp"
 
 namespace ckernels {
 
 /// y = x Wᵀ + bias + scale · x aᵀ bᵀ with x [rows, inputs] and y [rows, outputs].
 struct FewRowProjection {
-    /// W in fp32 [outputs, inputs] and its row stride, where it isn't `stored`.
+    /// W in fp32 [outputs, inputs] and its row stride, unless it is `stored` or a `group` matrix.
     const float *weight = nullptr;
     int64_t stride = 0;
     std::optional<StoredWeights> stored = std::nullopt;
+    std::optional<GroupWeights> group = std::nullopt;
     /// [outputs], or NULL.
     const float *bias = nullptr;
     /// The LoRA branch, [rank, inputs] and [outputs, rank]; NULL without one.
@@ -26,7 +28,7 @@ struct FewRowProjection {
 };
 
 /// Computes all of them. The threads synchronize once, and each adds the LoRA delta to the outputs that it has just
-/// written. Stored matrices take at most `few_stored_rows` rows.
+/// written. Stored matrices take at most `few_stored_rows` rows, group-wise quantized ones `few_group_rows`.
 void few_row_projections(const float *x, int64_t rows, int64_t inputs, const std::vector<FewRowProjection> &);
 
 }  // namespace ckernels

@@ -35,15 +35,9 @@ struct GroupWeights {
     int64_t zero_words() const { return outputs * bits / 32; }
 };
 
-/// Maximum rows of x for the kernel that reads the packed integers directly.
-constexpr int64_t few_group_rows = 8;
-
 /// Writes W[o, i] for i in [first, first + count) and o in [start, start + width) to `tile` [count, width], float or
 /// double, on all threads; `first` and `count` are multiples of 32.
 template <typename Number>
 void dequantize_tile(const GroupWeights &, int64_t first, int64_t count, int64_t start, int64_t width, Number *tile);
-
-/// y [rows, outputs] = x [rows, inputs] Wᵀ for at most `few_group_rows` rows, without `order`.
-void multiply_few_rows(const GroupWeights &, const float *x, int64_t rows, float *y);
 
 }  // namespace ckernels
