@@ -168,7 +168,9 @@ class Draw:
         if key == "layer_types":
             if chance(0.4):
                 return ...
-            kinds = sorted(set(default)) if len(set(default)) > 1 else ["full_attention", "sliding_attention"]
+            kinds = sorted(set(default or []))
+            if len(kinds) < 2:
+                kinds = ["full_attention", "sliding_attention"]
             return [one(*kinds) for _ in range(self.layers)]
         if key in ("num_experts", "num_local_experts", "n_routed_experts"):
             return one(2, 4, 6)
@@ -383,6 +385,16 @@ def lfm2(d):
         d.set(num_experts_per_tok=d.one(*range(1, d.fields["num_experts"] + 1)))
 
 
+def delta(d):
+    """Gated delta nets, with experts in some families."""
+    mixed_layers(d, "linear_attention", "full_attention")
+    keys = d.one(1, 2, 3)
+    d.set(linear_num_key_heads=keys, linear_num_value_heads=keys * d.one(1, 2), linear_key_head_dim=d.one(2, 4, 8),
+          linear_value_head_dim=d.one(2, 4, 6), linear_conv_kernel_dim=d.one(2, 3, 4))  # fmt: skip
+    if "num_experts" in d.fields:
+        experts(d)
+
+
 def states(d, inner, heads="mamba_n_heads", size="mamba_d_head", groups="mamba_n_groups"):
     """Sizes of a state space with `inner` values."""
     count = d.one(*[n for n in range(1, inner + 1) if inner % n == 0 and n <= 8])
@@ -475,7 +487,7 @@ HOOKS = dict(
     qwen3_moe=experts, olmoe=experts, granitemoe=experts, glm4_moe=experts, deepseek_v2=latent, deepseek_v3=latent,
     llama4_text=llama4, gpt_oss=experts, falcon=falcon, opt=opt, qwen2=window_none, qwen3=window_none, smollm3=window_none,
     gemma3=wrap, qwen3_5=wrap, qwen3_5_moe=wrap, mistral3=wrap, qwen2_5_vl=wrap, qwen3_vl=wrap, lfm2=lfm2, lfm2_moe=lfm2,
-    granitemoehybrid=granite_hybrid, falcon_h1=falcon_h1, nemotron_h=nemotron_h, **{"deberta-v2": deberta},
+    qwen3_next=delta, qwen3_5_text=delta, qwen3_5_moe_text=delta, granitemoehybrid=granite_hybrid, falcon_h1=falcon_h1, nemotron_h=nemotron_h, **{"deberta-v2": deberta},
 )  # fmt: skip
 
 

@@ -16,24 +16,8 @@ using ckernels::Start;
 /// Minimum multiplications per thread.
 constexpr int64_t grain = 32768;
 
-/// y [width] = p [keys] V [keys, width], with the sums in registers.
-template <int width>
-inline __attribute__((always_inline)) void weighted_columns(const float *p, const float *v, int64_t stride, int64_t keys,
-                                                            float *y) {
-    float sums[width] = {};
-    for (int64_t j = 0; j < keys; ++j) {
-        for (int k = 0; k < width; ++k) sums[k] += p[j] * v[j * stride + k];
-    }
-    for (int k = 0; k < width; ++k) y[k] = sums[k];
-}
-
-/// y [size] = p [keys] V [keys, size].
-CK_CLONES void weighted_sum(const float *p, const float *v, int64_t stride, int64_t keys, int64_t size, float *y) {
-    int64_t start = 0;
-    for (; start + 32 <= size; start += 32) weighted_columns<32>(p, v + start, stride, keys, y + start);
-    for (; start + 8 <= size; start += 8) weighted_columns<8>(p, v + start, stride, keys, y + start);
-    for (; start < size; ++start) weighted_columns<1>(p, v + start, stride, keys, y + start);
-}
+/// Tokens whose values stay in the caches while the queries of a head read them.
+constexpr int64_t block = 64;
 
 /// Vectors of one head, `stride` floats apart.
 struct Vectors {
@@ -41,14 +25,67 @@ struct Vectors {
     int64_t stride;
 };
 
+/// y [QUERIES, width] += p [QUERIES, keys] V [keys, width], with the sums in registers. Meanwhile the following block is fetched:
+/// a head's vectors lie apart, so that the processor doesn't see them coming.
+template <int QUERIES, int width>
+CK_INLINED void add_columns(const float *p, int64_t p_stride, const float *v, int64_t stride, int64_t keys, float *y,
+                            int64_t y_stride) {
+    float sums[QUERIES][width];
+    for (int q = 0; q < QUERIES; ++q) {
+        for (int k = 0; k < width; ++k) sums[q][k] = y[q * y_stride + k];
+    }
+    for (int64_t j = 0; j < keys; ++j) {
+        for (int k = 0; k < width; k += 16) __builtin_prefetch(v + (j + block) * stride + k);
+        for (int q = 0; q < QUERIES; ++q) {
+            const float weight = p[q * p_stride + j];
+            for (int k = 0; k < width; ++k) sums[q][k] += weight * v[j * stride + k];
+        }
+    }
+    for (int q = 0; q < QUERIES; ++q) {
+        for (int k = 0; k < width; ++k) y[q * y_stride + k] = sums[q][k];
+    }
+}
+
+/// y [QUERIES, size] += p V.
+template <int QUERIES>
+CK_INLINED void add_rows(const float *p, int64_t p_stride, const Vectors &v, int64_t keys, int64_t size, float *y) {
+    // As many sums as hide their latency.
+    constexpr int width = QUERIES == 1 ? 64 : QUERIES == 2 ? 32 : 16;
+    int64_t start = 0;
+    for (; start + width <= size; start += width) {
+        add_columns<QUERIES, width>(p, p_stride, v.data + start, v.stride, keys, y + start, size);
+    }
+    for (; start + 8 <= size; start += 8) add_columns<QUERIES, 8>(p, p_stride, v.data + start, v.stride, keys, y + start, size);
+    for (; start < size; ++start) add_columns<QUERIES, 1>(p, p_stride, v.data + start, v.stride, keys, y + start, size);
+}
+
+/// y [queries, size] += p [queries, keys] V [keys, size], the rows of p `p_stride` apart.
+CK_CLONES void add_weighted(const float *p, int64_t p_stride, const Vectors &v, int64_t keys, int64_t queries, int64_t size,
+                            float *y) {
+    int64_t q = 0;
+    for (; q + 4 <= queries; q += 4) add_rows<4>(p + q * p_stride, p_stride, v, keys, size, y + q * size);
+    for (; q + 2 <= queries; q += 2) add_rows<2>(p + q * p_stride, p_stride, v, keys, size, y + q * size);
+    for (; q < queries; ++q) add_rows<1>(p + q * p_stride, p_stride, v, keys, size, y + q * size);
+}
+
 /// y [queries, size] = softmax(scale · q kᵀ + bias) v of one head; `scores` has room for queries · keys floats.
 void attend(const Vectors &k, const Vectors &v, int64_t keys, const float *q, int64_t queries, int64_t size,
             const ScoreBias &bias, float scale, float *scores, float *y) {
-    ckernels::multiply_few_part(k.data, k.stride, q, queries, size, scores, keys, nullptr, Start::zero, 0, keys);
+    constexpr int64_t step = 12;
+    for (int64_t start = 0; start < keys; start += step) {
+        const int64_t end = std::min(start + step, keys);
+        for (int64_t j = std::min(start + block, keys); j < std::min(end + block, keys); ++j) {
+            for (int64_t i = 0; i < size; i += 16) __builtin_prefetch(k.data + j * k.stride + i);
+        }
+        ckernels::multiply_few_part(k.data, k.stride, q, queries, size, scores, keys, nullptr, Start::zero, start, end);
+    }
     for (int64_t query = 0; query < queries; ++query) {
-        float *own = scores + query * keys;
-        ckernels::softmax_row(own, bias.data ? bias.data + query * bias.query_stride : nullptr, bias.key_stride, scale, keys);
-        weighted_sum(own, v.data, v.stride, keys, size, y + query * size);
+        ckernels::softmax_row(scores + query * keys, bias.data ? bias.data + query * bias.query_stride : nullptr, bias.key_stride,
+                              scale, keys);
+    }
+    std::fill_n(y, queries * size, 0.0f);
+    for (int64_t start = 0; start < keys; start += block) {
+        add_weighted(scores + start, keys, {v.data + start * v.stride, v.stride}, std::min(block, keys - start), queries, size, y);
     }
 }
 
