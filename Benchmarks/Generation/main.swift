@@ -66,7 +66,8 @@ func measure(_ folder: URL) throws -> JSON {
     Runtime.keepFreedMemory()
     if let threads = run.threads { Runtime.threads = threads }
     let numbers = Tensor.full([1 << 28], 1)
-    let model = try ModelFolder(folder.appendingPathComponent(run.model)).with(weights: run.storage).keepingStoredWeights().load()
+    let model = try ModelFolder(folder.appendingPathComponent(run.model)).with(weights: run.storage)
+        .keepingStoredWeights().load()
     let set = AdapterSet(on: model)
     for name in Set(run.cases.flatMap(\.adapters)).sorted() {
         try set.add(AdapterFolder(folder.appendingPathComponent(name)), name: name)

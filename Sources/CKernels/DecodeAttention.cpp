@@ -85,7 +85,8 @@ void attend(const Vectors &k, const Vectors &v, int64_t keys, const float *q, in
     }
     std::fill_n(y, queries * size, 0.0f);
     for (int64_t start = 0; start < keys; start += block) {
-        add_weighted(scores + start, keys, {v.data + start * v.stride, v.stride}, std::min(block, keys - start), queries, size, y);
+        add_weighted(scores + start, keys, {v.data + start * v.stride, v.stride}, std::min(block, keys - start), queries, size,
+                     y);
     }
 }
 

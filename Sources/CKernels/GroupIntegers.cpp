@@ -122,8 +122,7 @@ template <int BITS> CK_VNNI inline __m512 load_zeros(const GroupWeights &w, int6
     } else {
         const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         const __m512i bits = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(BITS));
-        const __m512i words_of_lanes =
-            _mm512_permutexvar_epi32(_mm512_srli_epi32(bits, 5), _mm512_castsi128_si512(packed));
+        const __m512i words_of_lanes = _mm512_permutexvar_epi32(_mm512_srli_epi32(bits, 5), _mm512_castsi128_si512(packed));
         z = _mm512_srlv_epi32(words_of_lanes, _mm512_and_si512(bits, _mm512_set1_epi32(31)));
     }
     z = _mm512_add_epi32(z, _mm512_set1_epi32(w.zero_offset));

@@ -28,11 +28,11 @@ CK_INLINED void dequantize_block(std::integer_sequence<int, K...>, const uint32_
     (dequantize_value<BITS, K>(words, stride, scales + rows[K] * width, zeros + rows[K] * width, to + K * width, width), ...);
 }
 
-#define DEQUANTIZE(BITS, T, NAME)                                                                                             \
-    CK_CLONES void NAME(const uint32_t *words, int64_t stride, const T *scales, const T *zeros, const int32_t *rows, T *to,   \
-                        int64_t width) {                                                                                      \
-        dequantize_block<BITS, T>(std::make_integer_sequence<int, GroupBlock<BITS>::values>(), words, stride, scales, zeros, rows, \
-                                  to, width);                                                                                 \
+#define DEQUANTIZE(BITS, T, NAME)                                                                                            \
+    CK_CLONES void NAME(const uint32_t *words, int64_t stride, const T *scales, const T *zeros, const int32_t *rows, T *to,  \
+                        int64_t width) {                                                                                     \
+        dequantize_block<BITS, T>(std::make_integer_sequence<int, GroupBlock<BITS>::values>(), words, stride, scales, zeros, \
+                                  rows, to, width);                                                                          \
     }
 DEQUANTIZE(2, float, dequantize_2)
 DEQUANTIZE(3, float, dequantize_3)

@@ -247,14 +247,15 @@ CK_AVX512 inline void multiply_outputs_wide(const StoredWeights &w, Lane lane, c
 /// Four outputs share each load of x, and up to four rows each load of W. The outputs are a quarter of all apart, so that each of
 /// four streams is read in order: neighboring rows of W in turn defeat the processor's lookahead.
 template <int Rows, typename Lane>
-CK_AVX512 void multiply_lanes_wide(const StoredWeights &w, Lane lane, const float *scales, const float *x, float *y, int64_t first,
-                                   int64_t end) {
+CK_AVX512 void multiply_lanes_wide(const StoredWeights &w, Lane lane, const float *scales, const float *x, float *y,
+                                   int64_t first, int64_t end) {
     constexpr int streams = 4, together = Rows <= 4 ? Rows : 4, rest = Rows - together;
     const int64_t step = (end - first) / streams;
     for (int64_t output = first; output < first + step; ++output) {
         multiply_outputs_wide<together, streams>(w, lane, scales, x, y, output, step);
         if constexpr (rest > 0) {
-            multiply_outputs_wide<rest, streams>(w, lane, scales, x + together * w.inputs, y + together * w.outputs, output, step);
+            multiply_outputs_wide<rest, streams>(w, lane, scales, x + together * w.inputs, y + together * w.outputs, output,
+                                                 step);
         }
     }
     for (int64_t output = first + streams * step; output < end; ++output) {

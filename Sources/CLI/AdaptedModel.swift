@@ -18,14 +18,16 @@ struct AdaptedModel {
 
     /// - Parameters:
     ///   - task: the model's task, if neither the model nor the adapter specifies it.
-    ///   - weights: the format of the base's projections, if neither options nor the adapter specify it.
+    ///   - generates: whether text is generated, so that weights are kept as stored if nothing else specifies their format.
     init(
         _ options: ModelOptions, adapter path: String?, merge: Bool, task: TaskChoice = TaskChoice(),
-        weights: WeightStorage? = nil
+        generates: Bool = false
     ) throws {
+        let keepsStored = generates && !merge && options.mayKeepStoredWeights
         let device = try options.prepare()
         guard let path else {
-            var folder = try options.folder(weights: weights)
+            var folder = try options.folder()
+            if keepsStored { folder = folder.keepingStoredWeights() }
             record = try TrainingRecord.read(in: folder.url)
             folder = try folder.with(
                 record?.trainedHead
@@ -41,8 +43,9 @@ struct AdaptedModel {
         let stored = try AdapterFolder(url)
         record = try TrainingRecord.read(in: url)
         for note in stored.notes { Console.note(note) }
-        let plain = try AdapterBase(stored.configuration, of: url).folder(
-            options, weights: record?.baseStorage ?? weights, embeddings: record?.embeddingStorage)
+        var plain = try AdapterBase(stored.configuration, of: url).folder(
+            options, weights: record?.baseStorage, embeddings: record?.embeddingStorage)
+        if keepsStored { plain = plain.keepingStoredWeights(packsOutput: !stored.replacesValues) }
         let folder = plain.with(record?.trainedHead ?? stored.head(on: plain))
         self.folder = folder
         model = try folder.load(device: device)

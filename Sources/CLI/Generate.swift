@@ -109,8 +109,7 @@ struct Generate: ParsableCommand {
 
     /// The model with its adapter. It must generate text.
     func adaptedModel() throws -> AdaptedModel {
-        let adapted = try AdaptedModel(
-            model, adapter: adapter.first, merge: merge, weights: merge ? nil : model.storageToGenerate)
+        let adapted = try AdaptedModel(model, adapter: adapter.first, merge: merge, generates: true)
         guard adapted.model.generates else {
             throw PEFTError(
                 "this \(adapted.model.family) model is for \(adapted.model.head.task.rawValue) and does not generate text",

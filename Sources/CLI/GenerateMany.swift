@@ -34,7 +34,7 @@ extension Generate {
             }
             return try RowsOutput(path)
         }
-        let named = try NamedAdapters(model, adapter, weights: model.storageToGenerate)
+        let named = try NamedAdapters(model, adapter, generates: true)
         var chats = NamedChats(named)
         let items = try data.isEmpty ? prompts(named, &chats) : rows(named, &chats)
         let records = named.records

@@ -35,9 +35,9 @@ struct NamedAdapters {
         return (String(option[..<equals]), String(option[option.index(after: equals)...]))
     }
 
-    /// - Parameter weights: the format of the base's projections, if neither options nor an adapter specify it.
+    /// - Parameter generates: whether text is generated, so that weights are kept as stored if nothing else specifies their format.
     /// - Throws: ``PEFTError`` if two share a name, one doesn't fit, or they belong to different base models.
-    init(_ options: ModelOptions, _ adapters: [String], weights: WeightStorage? = nil) throws {
+    init(_ options: ModelOptions, _ adapters: [String], generates: Bool = false) throws {
         let device = try options.prepare()
         let named = try adapters.flatMap(Self.pairs).map {
             option -> (name: String, url: URL, folder: AdapterFolder) in
@@ -59,10 +59,14 @@ struct NamedAdapters {
         }
         var records: [String: TrainingRecord] = [:]
         for (name, url, _) in named { records[name] = try TrainingRecord.read(in: url) }
-        let plain = try first.folder(
-            options, weights: records.values.lazy.compactMap(\.baseStorage).first ?? weights,
+        var plain = try first.folder(
+            options, weights: records.values.lazy.compactMap(\.baseStorage).first,
             embeddings: records.values.lazy.compactMap(\.embeddingStorage).first)
-        let heads = named.compactMap { records[$0.name]?.trainedHead ?? $0.folder.head(on: plain) }
+        if generates, options.mayKeepStoredWeights {
+            plain = plain.keepingStoredWeights(packsOutput: !named.contains { $0.folder.replacesValues })
+        }
+        let bare = plain
+        let heads = named.compactMap { records[$0.name]?.trainedHead ?? $0.folder.head(on: bare) }
         if let first = heads.first, heads.contains(where: { $0 != first }) {
             throw PEFTError(
                 "the adapters have different tasks or labels",

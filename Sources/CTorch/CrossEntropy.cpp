@@ -260,8 +260,7 @@ CTTensor *ct_stored_cross_entropy(const CTTensor *hidden, const CTStoredMatrix *
 CTTensor *ct_group_cross_entropy(const CTTensor *hidden, const CTGroupMatrix *group, const CTTensor *bias,
                                  const CTTensor *targets, double scale, double label_smoothing, double softcap) {
     return tensor_or_error([&] {
-        return frozen_cross_entropy(FrozenOutputs(group_matrix(group)), hidden, bias, targets,
-                                    {scale, label_smoothing, softcap});
+        return frozen_cross_entropy(FrozenOutputs(group_matrix(group)), hidden, bias, targets, {scale, label_smoothing, softcap});
     });
 }
 }

@@ -23,6 +23,8 @@ public struct ModelFolder {
     package private(set) var embeddingStorage: WeightStorage?
     /// The number of tokens that the vocabulary is enlarged to when loaded, and the seed of the new rows.
     private var growth: (tokens: Int, seed: UInt64)?
+    /// Whether the quantized output layer of a GGUF file stays packed.
+    private var packsOutput = false
     /// How the files' 8-bit floats are scaled; `nil` without them.
     private var float8: Float8Format?
     /// The format of the files' quantized weights, if it is `compressed-tensors`.
@@ -84,10 +86,14 @@ public struct ModelFolder {
         configuration = .object(fields)
     }
 
-    /// The folder with 16-bit projections as stored when loaded, unless they are quantized or another format was requested: for
-    /// generation, whose steps read each matrix once, that halves the time and the memory, with the numbers of fp32.
-    package func keepingStoredWeights() -> ModelFolder {
-        storage == nil ? with(weights: .stored) : self
+    /// The folder for generation, whose steps read each matrix once: 16-bit projections stay as stored, which halves the time and
+    /// the memory with the numbers of fp32, unless they are quantized or another format was requested.
+    /// - Parameter packsOutput: whether the quantized output layer of a GGUF file stays packed, too, so that adapters can't
+    ///   replace its values.
+    package func keepingStoredWeights(packsOutput: Bool = true) -> ModelFolder {
+        var copy = storage == nil ? with(weights: .stored) : self
+        copy.packsOutput = packsOutput
+        return copy
     }
 
     /// The folder with its input embeddings and output layer converted to a weight format when loaded; `nil` leaves
@@ -115,7 +121,7 @@ public struct ModelFolder {
     func tensors() throws -> ShardedTensors {
         let modules = ModelRegistry.family(of: configuration)?.modules
         return try ShardedTensors(
-            folder: url, packed: storage == nil, packsOutput: embeddingStorage == nil && growth == nil,
+            folder: url, packed: storage == nil, packsOutput: packsOutput && embeddingStorage == nil && growth == nil,
             experts: modules?.experts, float8: float8, compressed: compressed,
             table: modules?.embedding)
     }
@@ -162,7 +168,9 @@ public struct ModelFolder {
         let model = try ModelRegistry.outline(plain, file: file, head: completeHead)
         model.folderSettings = try folderSettings()
         guard let scheme else {
-            if let storage, storage != .stored, storage.format.conversion != nil, storage.projections(of: model).isEmpty {
+            if let storage, storage != .stored, storage.format.conversion != nil,
+                storage.projections(of: model).isEmpty
+            {
                 throw PEFTError(
                     "no projection of a \(model.family) can be stored as \(storage.name)",
                     remedy: storage.format.includesTransposed ? "remove --weights" : "use --weights int8 or nf4")

@@ -16,7 +16,8 @@ struct ShardedTensors {
     ///   - compressed: the format of the files' quantized weights, if it is `compressed-tensors`.
     ///   - table: name of the input embeddings.
     init(
-        folder: URL, packed: Bool = true, packsOutput: Bool = true, experts: ExpertNames? = nil, float8: Float8Format? = nil,
+        folder: URL, packed: Bool = true, packsOutput: Bool = false, experts: ExpertNames? = nil,
+        float8: Float8Format? = nil,
         compressed: CompressedTensorsFormat? = nil, table: String? = nil
     ) throws {
         self.folder = folder

@@ -39,7 +39,8 @@ package struct Projection {
         case .groups(let matrix): group = matrix.raw
         }
         return CTProjection(
-            weight: weight, stored: stored, group: group, bias: bias?.pointer, a: update?.a.pointer, b: update?.b.pointer,
+            weight: weight, stored: stored, group: group, bias: bias?.pointer, a: update?.a.pointer,
+            b: update?.b.pointer,
             scale: update?.scale ?? 0, dropout: update?.dropout ?? 0, seed: update?.seed ?? 0)
     }
 }

@@ -38,7 +38,8 @@ import Testing
         func product(_ x: [Float], rows: Int) -> [Float] {
             var y = [Float](repeating: 0, count: rows * outputs)
             ck_multiply_groups(
-                packed, scales, zeros, Int32(bits), Int64(groupSize), Int64(inputs), Int64(outputs), x, Int64(rows), &y)
+                packed, scales, zeros, Int32(bits), Int64(groupSize), Int64(inputs), Int64(outputs), x, Int64(rows),
+                &y)
             return y
         }
 
@@ -68,7 +69,8 @@ import Testing
             for rows in 1...8 {
                 let x = samples(rows * inputs, seed: 4)
                 let difference = relativeDifference(w.product(x, rows: rows), w.expected(x, rows: rows))
-                #expect(difference < 2e-6, "\(inputs) inputs, \(outputs) outputs, groups of \(groupSize), \(rows) rows")
+                #expect(
+                    difference < 2e-6, "\(inputs) inputs, \(outputs) outputs, groups of \(groupSize), \(rows) rows")
             }
         }
     }

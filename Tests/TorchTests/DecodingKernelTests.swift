@@ -46,7 +46,8 @@ import TorchTestSupport
                 }
                 let groups = GroupQuantizedMatrix.rounding(.ones([4, 64]), bits: 8)
                 #expect(groups.project(.zeros([0, 64]), bias: nil).shape == [0, 4])
-                #expect(Functions.projections(.zeros([0, 64]), [.init(.groups(groups), bias: nil)])[0].shape == [0, 4])
+                #expect(
+                    Functions.projections(.zeros([0, 64]), [.init(.groups(groups), bias: nil)])[0].shape == [0, 4])
             }
         }
     }

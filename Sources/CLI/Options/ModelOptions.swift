@@ -64,8 +64,8 @@ struct ModelOptions: ParsableArguments {
         return folder.isQuantized ? folder : folder.with(weights: storage)
     }
 
-    /// The format of projections where text is generated.
-    var storageToGenerate: WeightStorage? { precision == .float32 && device == "cpu" ? .stored : nil }
+    /// Whether weights may be kept as stored where text is generated.
+    var mayKeepStoredWeights: Bool { precision == .float32 && device == "cpu" }
 }
 
 /// The weight formats of a base model.

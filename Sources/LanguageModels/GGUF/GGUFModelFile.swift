@@ -42,7 +42,7 @@ final class GGUFModelFile: TensorFile {
     /// - Parameters:
     ///   - packed: whether projections stay quantized; otherwise all tensors are dequantized.
     ///   - packsOutput: whether that includes the output layer, if it has a matrix of its own.
-    init(_ url: URL, packed: Bool, packsOutput: Bool = true) throws {
+    init(_ url: URL, packed: Bool, packsOutput: Bool = false) throws {
         self.url = url
         file = try GGUFFile(url)
         described = try GGUFConfiguration(file)

@@ -50,6 +50,15 @@ public struct AdapterFolder {
         MethodChoice(method, try Method.Configuration(json: json))
     }
 
+    /// Whether it may contain values that replace the base's, such as a saved output layer or tokens' rows; factors and deltas
+    /// don't.
+    package var replacesValues: Bool {
+        !(configuration["modules_to_save"]?.array ?? []).isEmpty
+            || tensors.entries.keys.contains {
+                $0.hasSuffix(".weight") && !$0.contains("lora_") || $0.contains("trainable_tokens")
+            }
+    }
+
     /// Names and shapes of the stored tensors, sorted by name.
     package var tensorShapes: [(name: String, shape: [Int])] {
         tensors.entries.map { ($0.key, $0.value.shape) }.sorted { $0.name < $1.name }
