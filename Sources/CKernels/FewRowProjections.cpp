@@ -55,8 +55,9 @@ struct Part {
     }
 };
 
-/// Thread boundaries within the outputs are multiples of this, whole blocks of each kernel.
-constexpr int64_t step = std::lcm(outputs_of_blocks, GroupProduct::block);
+/// Thread boundaries within the outputs are multiples of this: whole blocks of each kernel, and long enough runs of the rows of
+/// group-wise quantized matrices, which lie along the outputs.
+constexpr int64_t step = 2 * std::lcm(outputs_of_blocks, GroupProduct::block);
 
 /// Computes x aᵀ for the LoRA branches of all projections, dynamically scheduled in chunks of rows of a. Threads do this
 /// before their outputs, so `wait` rarely has to wait when they add the deltas.
