@@ -9,8 +9,6 @@
 
 #include "GroupValues.hpp"
 
-#define CK_VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")))
-
 namespace ckernels {
 namespace {
 
@@ -25,8 +23,6 @@ bool has_vnni() {
                             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
     return has && !avoids_avx512;
 }
-
-// MARK: x as integers
 
 /// The order of 16 inputs among the bytes of words: a word's values at bits 0, 8, 16 and 24 come first, then those above them.
 __m128i byte_order(int bits) {
@@ -84,170 +80,27 @@ CK_AVX2 int64_t split(const float *x, int64_t count, float scale, __m128i order,
     return sum;
 }
 
-/// A chunk of inputs of a matrix.
-struct Chunk {
-    const uint32_t *packed;
-    int64_t words;
-    /// Rows of scales and zero points.
-    int64_t group;
-    /// Offset of its first input.
-    int64_t first;
-};
-
-Chunk chunk_of(const GroupWeights &w, const GroupIntegers &x, int64_t index) {
-    const int64_t first = index * x.chunk, per_word = w.values_of_a_block();
-    return {w.packed + first / per_word * w.outputs, std::min(x.chunk, w.inputs - first) / per_word, first / w.group_size, first};
-}
-
-// MARK: AVX-512 with dot products of bytes
-
-/// Up to 16 floats of a matrix [groups, outputs].
-CK_VNNI inline __m512 load_floats(const FloatMatrix &matrix, int64_t offset, __mmask16 mask) {
-    if (matrix.type == FloatMatrix::Type::fp32) {
-        return _mm512_maskz_loadu_ps(mask, static_cast<const float *>(matrix.data) + offset);
-    }
-    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, static_cast<const Half *>(matrix.data) + offset));
-}
-
-/// Up to 16 zero points from output `first`, a multiple of 16.
-template <int BITS> CK_VNNI inline __m512 load_zeros(const GroupWeights &w, int64_t group, int64_t first, __mmask16 mask) {
-    if (w.packed_zeros == nullptr) return load_floats(w.zeros, group * w.outputs + first, mask);
-    const uint32_t *row = w.packed_zeros + group * w.zero_words() + first * BITS / 32;
-    // A matrix's outputs fill whole words.
-    const int64_t words = (__builtin_popcount(mask) * BITS + 31) / 32;
-    const __m128i packed = _mm_maskz_loadu_epi32(static_cast<__mmask8>((1u << words) - 1), row);
-    __m512i z;
-    if constexpr (BITS == 8) {
-        z = _mm512_cvtepu8_epi32(packed);
-    } else {
-        const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        const __m512i bits = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(BITS));
-        const __m512i words_of_lanes = _mm512_permutexvar_epi32(_mm512_srli_epi32(bits, 5), _mm512_castsi128_si512(packed));
-        z = _mm512_srlv_epi32(words_of_lanes, _mm512_and_si512(bits, _mm512_set1_epi32(31)));
-    }
-    z = _mm512_add_epi32(z, _mm512_set1_epi32(w.zero_offset));
-    return _mm512_cvtepi32_ps(_mm512_and_si512(z, _mm512_set1_epi32((1 << BITS) - 1)));
-}
-
-/// Adds a chunk's products of rows from `row` to `VECTORS` · 16 outputs of y from `first`; `mask` is the outputs of each vector.
-template <int BITS, int ROWS, int VECTORS>
-CK_VNNI inline void add_chunk(const GroupWeights &w, const GroupIntegers &x, const Chunk &chunk, int64_t index, int64_t row,
-                              float *y, int64_t first, __mmask16 mask) {
-    constexpr int phases = 8 / BITS;
-    const __m512i low = _mm512_set1_epi8(static_cast<char>((1 << BITS) - 1));
-    __m512i sums[ROWS][VECTORS][digits];
-    for (auto &row : sums) {
-        for (auto &vector : row) {
-            for (auto &sum : vector) sum = _mm512_setzero_si512();
-        }
-    }
-    const uint32_t *words = chunk.packed + first;
-    const int8_t *bytes = x.bytes.data() + row * digits * w.inputs + chunk.first;
-    // The next chunk's rows of words are elsewhere, so that the processor doesn't see them coming.
-    const int64_t ahead = chunk.words * w.outputs;
-    for (int64_t word = 0; word < chunk.words; ++word, words += w.outputs, bytes += 4 * phases) {
-        __m512i packed[VECTORS];
-        for (int v = 0; v < VECTORS; ++v) {
-            packed[v] = _mm512_maskz_loadu_epi32(mask, words + 16 * v);
-            _mm_prefetch(reinterpret_cast<const char *>(words + ahead + 16 * v), _MM_HINT_T1);
-        }
-        for (int phase = 0; phase < phases; ++phase) {
-            __m512i values[VECTORS];
-            for (int v = 0; v < VECTORS; ++v) {
-                values[v] = BITS == 8 ? packed[v] : _mm512_and_si512(_mm512_srli_epi32(packed[v], BITS * phase), low);
-            }
-            for (int r = 0; r < ROWS; ++r) {
-                for (int digit = 0; digit < digits; ++digit) {
-                    int32_t four;
-                    std::memcpy(&four, bytes + (r * digits + digit) * w.inputs + 4 * phase, sizeof four);
-                    const __m512i factors = _mm512_set1_epi32(four);
-                    for (int v = 0; v < VECTORS; ++v) {
-                        sums[r][v][digit] = _mm512_dpbusd_epi32(sums[r][v][digit], values[v], factors);
-                    }
-                }
-            }
-        }
-    }
-    for (int v = 0; v < VECTORS; ++v) {
-        const int64_t at = first + 16 * v;
-        const __m512 scales = load_floats(w.scales, chunk.group * w.outputs + at, mask);
-        const __m512 zeros = load_zeros<BITS>(w, chunk.group, at, mask);
-        for (int r = 0; r < ROWS; ++r) {
-            const __m512 factor = _mm512_set1_ps(x.factors[static_cast<size_t>((row + r) * x.chunks + index)]);
-            const __m512 total = _mm512_set1_ps(x.totals[static_cast<size_t>((row + r) * x.chunks + index)]);
-            __m512 sum = _mm512_cvtepi32_ps(sums[r][v][0]);
-            sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][v][1]), _mm512_set1_ps(256.0f), sum);
-            sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][v][2]), _mm512_set1_ps(65536.0f), sum);
-            sum = _mm512_fnmadd_ps(zeros, total, _mm512_mul_ps(sum, factor));
-            float *to = y + (row + r) * w.outputs + at;
-            _mm512_mask_storeu_ps(to, mask, _mm512_fmadd_ps(scales, sum, _mm512_maskz_loadu_ps(mask, to)));
-        }
-    }
-}
-
-/// Adds a chunk's products of `ROWS` rows from `row`. Two vectors of outputs at a time hide the latency of the sums.
-template <int BITS, int ROWS>
-CK_VNNI void add_rows(const GroupWeights &w, const GroupIntegers &x, int64_t index, int64_t row, float *y, int64_t first,
-                      int64_t end) {
-    const Chunk chunk = chunk_of(w, x, index);
-    int64_t at = first;
-    for (; at + 32 <= end; at += 32) add_chunk<BITS, ROWS, 2>(w, x, chunk, index, row, y, at, 0xFFFF);
-    for (; at < end; at += 16) {
-        const int64_t count = std::min<int64_t>(16, end - at);
-        add_chunk<BITS, ROWS, 1>(w, x, chunk, index, row, y, at, static_cast<__mmask16>((1u << count) - 1));
-    }
-}
-
-/// Adds a chunk's products of rows row ..< row + count.
-template <int BITS>
-void add_some_rows(const GroupWeights &w, const GroupIntegers &x, int64_t index, int64_t row, int64_t count, float *y,
-                   int64_t first, int64_t end) {
-    switch (count) {
-        case 1: return add_rows<BITS, 1>(w, x, index, row, y, first, end);
-        case 2: return add_rows<BITS, 2>(w, x, index, row, y, first, end);
-        default: return add_rows<BITS, 3>(w, x, index, row, y, first, end);
-    }
-}
-
-/// Rows whose sums fit the registers.
-constexpr int64_t rows_at_once = 3;
-
-template <int BITS>
-void multiply_rows(const GroupWeights &w, const GroupIntegers &x, int64_t rows, float *y, int64_t first, int64_t end) {
-    for (int64_t r = 0; r < rows; ++r) std::fill(y + r * w.outputs + first, y + r * w.outputs + end, 0.0f);
-    const int64_t parts = (rows + rows_at_once - 1) / rows_at_once;
-    if (parts <= 3) {
-        // In the order of memory; a chunk's words stay in the L1 cache for the other rows.
-        for (int64_t index = 0; index < x.chunks; ++index) {
-            for (int64_t part = 0; part < parts; ++part) {
-                const int64_t row = part * rows / parts, count = (part + 1) * rows / parts - row;
-                add_some_rows<BITS>(w, x, index, row, count, y, first, end);
-            }
-        }
-        return;
-    }
-    // Strips of W stay in the L2 cache for the other rows, and the results of a few rows in the L1 cache.
-    constexpr int64_t strip = 256;
-    for (int64_t start = first; start < end; start += strip) {
-        const int64_t stop = std::min(start + strip, end);
-        for (int64_t part = 0; part < parts; ++part) {
-            const int64_t row = part * rows / parts, count = (part + 1) * rows / parts - row;
-            for (int64_t index = 0; index < x.chunks; ++index) add_some_rows<BITS>(w, x, index, row, count, y, start, stop);
-        }
-    }
-}
-
 }  // namespace
 
-bool GroupIntegers::apply_to(const GroupWeights &w) {
+GroupIntegers::Kernel GroupIntegers::kernel_for(const GroupWeights &w, int64_t rows) {
     using Type = FloatMatrix::Type;
     const bool are_narrow = w.scales.type != Type::fp64 && (w.packed_zeros != nullptr || w.zeros.type != Type::fp64);
-    return has_vnni() && w.bits != 3 && w.group_size % 16 == 0 && w.inputs % 16 == 0 && are_narrow;
+    if (w.bits == 3 || w.group_size % 16 != 0 || w.inputs % 16 != 0 || !are_narrow) return Kernel::none;
+    if (has_vnni()) return Kernel::vnni;
+    // Products of bytes of 8 bits don't fit 16 bits. More rows are as fast in fp32.
+    return has_avx2() && w.bits < 8 && w.outputs % 8 == 0 && rows <= 4 ? Kernel::avx2 : Kernel::none;
 }
 
-void GroupIntegers::read(const GroupWeights &w, const float *x, int64_t rows) {
+GroupIntegers::Chunk GroupIntegers::chunk_of(const GroupWeights &w, int64_t index) const {
+    const int64_t at = index * chunk, per_word = w.values_of_a_block();
+    return {w.packed + at / per_word * w.outputs, std::min(chunk, w.inputs - at) / per_word, at / w.group_size, at};
+}
+
+void GroupIntegers::read(const GroupWeights &w, Kernel chosen, const float *x, int64_t rows) {
+    kernel = chosen;
+    const int64_t most = kernel == Kernel::avx2 ? 32 : 128;
     chunk = w.group_size;
-    for (int64_t size = 128; chunk > 128; size /= 2) {
+    for (int64_t size = most; chunk > most; size /= 2) {
         if (w.group_size % size == 0) chunk = size;
     }
     chunk = std::min(chunk, w.inputs);
@@ -272,10 +125,26 @@ void GroupIntegers::read(const GroupWeights &w, const float *x, int64_t rows) {
 }
 
 void GroupIntegers::multiply(const GroupWeights &w, int64_t rows, float *y, int64_t first, int64_t end) const {
-    switch (w.bits) {
-        case 2: return multiply_rows<2>(w, *this, rows, y, first, end);
-        case 4: return multiply_rows<4>(w, *this, rows, y, first, end);
-        default: return multiply_rows<8>(w, *this, rows, y, first, end);
+    for (int64_t r = 0; r < rows; ++r) std::fill(y + r * w.outputs + first, y + r * w.outputs + end, 0.0f);
+    const int64_t parts = (rows + integer_rows_at_once - 1) / integer_rows_at_once;
+    const auto add = [&](int64_t index, int64_t part, int64_t from, int64_t to) {
+        const int64_t row = part * rows / parts, count = (part + 1) * rows / parts - row;
+        if (kernel == Kernel::vnni) add_integer_rows_vnni(w, *this, index, row, count, y, from, to);
+        else add_integer_rows_avx2(w, *this, index, row, count, y, from, to);
+    };
+    if (parts <= 3) {
+        // In the order of memory; a chunk's words stay in the L1 cache for the other rows.
+        for (int64_t index = 0; index < chunks; ++index) {
+            for (int64_t part = 0; part < parts; ++part) add(index, part, first, end);
+        }
+        return;
+    }
+    // Strips of W stay in the L2 cache for the other rows, and the results of a few rows in the L1 cache.
+    constexpr int64_t strip = 256;
+    for (int64_t start = first; start < end; start += strip) {
+        for (int64_t part = 0; part < parts; ++part) {
+            for (int64_t index = 0; index < chunks; ++index) add(index, part, start, std::min(start + strip, end));
+        }
     }
 }
 

@@ -112,14 +112,13 @@ void multiply_floats(const GroupWeights &w, const float *x, const float *totals,
 /// Whether multiplying integers is disabled on this thread.
 thread_local bool avoids_integers = false;
 
-bool has_integers(const GroupWeights &w) {
 #if defined(__x86_64__)
-    return !avoids_integers && GroupIntegers::apply_to(w);
-#else
-    (void)w;
-    return false;
-#endif
+using Integers = GroupIntegers::Kernel;
+
+Integers integers_for(const GroupWeights &w, int64_t rows) {
+    return avoids_integers ? Integers::none : GroupIntegers::kernel_for(w, rows);
 }
+#endif
 
 }  // namespace
 
@@ -140,14 +139,23 @@ bool GroupProduct::supports(const GroupWeights &w) {
     return w.order == nullptr && w.group_size % w.values_of_a_block() == 0 && w.inputs % w.values_of_a_block() == 0;
 }
 
-int64_t GroupProduct::most_rows(const GroupWeights &w) { return has_integers(w) ? 128 : few_group_rows; }
+int64_t GroupProduct::most_rows(const GroupWeights &w) {
+#if defined(__x86_64__)
+    constexpr int64_t most = 128;
+    if (integers_for(w, most) == Integers::vnni) return most;
+#else
+    (void)w;
+#endif
+    return few_group_rows;
+}
 
 GroupProduct::GroupProduct(const GroupWeights &w, const float *x, int64_t rows, float *y)
     : w(w), x(x), rows(rows), y(y), kernel(std::make_unique<Kernel>()) {
 #if defined(__x86_64__)
-    kernel->is_integer = has_integers(w);
+    const Integers integers = integers_for(w, rows);
+    kernel->is_integer = integers != Integers::none;
     if (kernel->is_integer) {
-        kernel->integers.read(w, x, rows);
+        kernel->integers.read(w, integers, x, rows);
         return;
     }
 #endif

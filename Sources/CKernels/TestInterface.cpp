@@ -140,6 +140,8 @@ void ck_multiply_groups(const uint32_t *packed, const float *scales, const float
 
 void ck_use_group_integers(bool allowed) { use_group_integers(allowed); }
 
+void ck_use_wide_vectors(bool allowed) { use_wide_vectors(allowed); }
+
 void ck_quantize_nf4(const float *weight, int64_t count, int64_t block, uint8_t *codes, float *scales) {
     quantize_blocks(BlockCode::nf4, weight, count, block, codes, scales);
 }

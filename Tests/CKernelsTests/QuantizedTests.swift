@@ -60,10 +60,15 @@ import Testing
 
     /// In fp32, and with integers where the processor has fast ones: groups of one, several and half a chunk, whole vectors of
     /// outputs and parts of them.
-    @Test(arguments: [2, 3, 4, 8], [false, true]) func multipliesGroups(bits: Int, withIntegers: Bool) {
-        ck_use_group_integers(withIntegers)
-        defer { ck_use_group_integers(true) }
-        for (inputs, outputs, groupSize) in [(64, 19, 32), (96, 48, 16), (512, 33, 256), (192, 16, 192)]
+    @Test(arguments: [2, 3, 4, 8], ["fp32", "integers", "integers without AVX-512"])
+    func multipliesGroups(bits: Int, arithmetic: String) {
+        ck_use_group_integers(arithmetic != "fp32")
+        ck_use_wide_vectors(arithmetic == "integers")
+        defer {
+            ck_use_group_integers(true)
+            ck_use_wide_vectors(true)
+        }
+        for (inputs, outputs, groupSize) in [(64, 19, 32), (96, 56, 16), (512, 33, 256), (192, 24, 192)]
         where groupSize >= 32 || bits != 3 {
             let w = Groups(bits: bits, inputs: inputs, outputs: outputs, groupSize: groupSize)
             for rows in 1...8 {
@@ -76,12 +81,15 @@ import Testing
     }
 
     /// A row's result doesn't depend on the others, whatever their size.
-    @Test(arguments: [2, 4, 8]) func rowsAreIndependent(bits: Int) {
+    @Test(arguments: [2, 4, 8], [true, false]) func rowsAreIndependent(bits: Int, isWide: Bool) {
+        ck_use_wide_vectors(isWide)
+        defer { ck_use_wide_vectors(true) }
         let w = Groups(bits: bits, inputs: 128, outputs: 40)
-        let sizes: [Float] = [1, 1e-12, 1e12, 0, 1e-6, 1, 3, 7]
-        let x = samples(8 * w.inputs, seed: 5).enumerated().map { $1 * sizes[$0 / w.inputs] }
-        let together = w.product(x, rows: 8)
-        for row in 0..<8 {
+        // Without AVX-512, up to four rows are multiplied as integers.
+        let sizes: [Float] = isWide ? [1, 1e-12, 1e12, 0, 1e-6, 1, 3, 7] : [1e12, 1, 0, 1e-12]
+        let x = samples(sizes.count * w.inputs, seed: 5).enumerated().map { $1 * sizes[$0 / w.inputs] }
+        let together = w.product(x, rows: sizes.count)
+        for row in sizes.indices {
             let alone = Array(x[row * w.inputs..<(row + 1) * w.inputs])
             let result = w.product(alone, rows: 1)
             #expect(result == Array(together[row * w.outputs..<(row + 1) * w.outputs]))
@@ -90,8 +98,10 @@ import Testing
     }
 
     /// One input is very large beside the others, all are tiny, and infinity and NaN.
-    @Test(arguments: [2, 4, 8]) func extremeInputsAreKept(bits: Int) {
-        let w = Groups(bits: bits)
+    @Test(arguments: [2, 4, 8], [true, false]) func extremeInputsAreKept(bits: Int, isWide: Bool) {
+        ck_use_wide_vectors(isWide)
+        defer { ck_use_wide_vectors(true) }
+        let w = Groups(bits: bits, outputs: 24)
         var x = samples(w.inputs, seed: 6)
         x[5] = 1e6
         #expect(relativeDifference(w.product(x, rows: 1), w.expected(x, rows: 1)) < 2e-6)

@@ -65,6 +65,8 @@ void ck_multiply_groups(const uint32_t *packed, const float *scales, const float
                         int64_t inputs, int64_t outputs, const float *x, int64_t rows, float *y);
 /// Whether that may multiply integers on this thread, where the processor does so faster; to test the other kernels.
 void ck_use_group_integers(bool allowed);
+/// Whether kernels on this thread may use 512-bit vectors.
+void ck_use_wide_vectors(bool allowed);
 
 // Matrices quantized in blocks
 /// NF4 codes, two per byte, and the scale of each block.
