@@ -28,7 +28,8 @@ import Torch
     }
 
     @Test func listedFormats() {
-        #expect(WeightFormat.loadingNames == ["fp32", "bf16", "nf4", "nf4-double", "fp4", "fp4-double", "int8"])
+        #expect(
+            WeightFormat.loadingNames == ["fp32", "stored", "bf16", "nf4", "nf4-double", "fp4", "fp4-double", "int8"])
         #expect(WeightFormat.loadingQuantizers.map(\.name) == ["nf4", "fp4", "int8"])
     }
 
@@ -43,6 +44,23 @@ import Torch
             #expect(weight.precision != .full && weight.denseTensor == nil && !weight.isTransposed)
             let vocabulary = try #require(format.conversion).vocabulary(.ones([32, 64]), .float32)
             #expect(vocabulary?.formatName == weight.formatName)
+        }
+    }
+
+    /// 16-bit values stay as the files have them, without a copy; others are in fp32.
+    @Test func storedFormatKeepsSixteenBits() throws {
+        let conversion = try #require(WeightFormat.stored.conversion)
+        try withTorchErrors {
+            for type in [DType.float16, .bfloat16, .float32, .float64] {
+                let values = Tensor.ones([32, 64]).to(type)
+                let isKept = type.size == 2
+                let weight = conversion.weight(DenseWeight(values))
+                #expect(weight.precision == (isKept ? .half : .full))
+                let tensor = try #require(weight.parameters.first).parameter.tensor
+                #expect(tensor.dtype == (isKept ? type : .float32))
+                if isKept { #expect(tensor === values) }
+                #expect((conversion.vocabulary(values, .float32) != nil) == isKept)
+            }
         }
     }
 

@@ -61,10 +61,10 @@ extension WeightFormat {
                 guard let tensor = weight.denseTensor, tensor.dtype.size == 2 else {
                     return DenseWeight(weight.dense(as: .float32))
                 }
-                return NarrowWeight(tensor.contiguous())
+                return NarrowWeight(tensor)
             },
             vocabulary: { stored, type in
-                type.size > 2 && stored.dtype.size == 2 ? NarrowWeight(stored.contiguous()) : nil
+                type.size > 2 && stored.dtype.size == 2 ? NarrowWeight(stored) : nil
             }))
 
     /// Projections that files store transposed stay as they are: a bf16 weight is stored as it is in memory.
