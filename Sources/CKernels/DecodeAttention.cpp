@@ -49,11 +49,19 @@ CK_INLINED void add_columns(const float *p, int64_t p_stride, const float *v, in
 /// y [QUERIES, size] += p V.
 template <int QUERIES>
 CK_INLINED void add_rows(const float *p, int64_t p_stride, const Vectors &v, int64_t keys, int64_t size, float *y) {
-    // As many sums as hide their latency.
+    // As many sums as hide their latency, then smaller parts of the head.
     constexpr int width = QUERIES == 1 ? 64 : QUERIES == 2 ? 32 : 16;
     int64_t start = 0;
     for (; start + width <= size; start += width) {
         add_columns<QUERIES, width>(p, p_stride, v.data + start, v.stride, keys, y + start, size);
+    }
+    if (width > 32 && start + 32 <= size) {
+        add_columns<QUERIES, 32>(p, p_stride, v.data + start, v.stride, keys, y + start, size);
+        start += 32;
+    }
+    if (width > 16 && start + 16 <= size) {
+        add_columns<QUERIES, 16>(p, p_stride, v.data + start, v.stride, keys, y + start, size);
+        start += 16;
     }
     for (; start + 8 <= size; start += 8) add_columns<QUERIES, 8>(p, p_stride, v.data + start, v.stride, keys, y + start, size);
     for (; start < size; ++start) add_columns<QUERIES, 1>(p, p_stride, v.data + start, v.stride, keys, y + start, size);
@@ -71,7 +79,8 @@ CK_CLONES void add_weighted(const float *p, int64_t p_stride, const Vectors &v, 
 /// y [queries, size] = softmax(scale · q kᵀ + bias) v of one head; `scores` has room for queries · keys floats.
 void attend(const Vectors &k, const Vectors &v, int64_t keys, const float *q, int64_t queries, int64_t size,
             const ScoreBias &bias, float scale, float *scores, float *y) {
-    constexpr int64_t step = 12;
+    // A few keys at a time, so that the following block is fetched meanwhile.
+    const int64_t step = keys <= block ? keys : 24;
     for (int64_t start = 0; start < keys; start += step) {
         const int64_t end = std::min(start + step, keys);
         for (int64_t j = std::min(start + block, keys); j < std::min(end + block, keys); ++j) {
