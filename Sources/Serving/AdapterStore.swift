@@ -154,7 +154,7 @@ final class AdapterStore {
         case ready(LoadedAdapter)
         /// Other adapters in use leave no memory for it.
         case wait
-        /// Its folder has to be read first; ``AdapterStore/put(_:version:)`` is called then.
+        /// Its folder must be read first; ``AdapterStore/put(_:version:)`` follows.
         case read(URL, version: Int)
     }
 

@@ -30,6 +30,24 @@ struct GenerationWeightsTests {
         #expect(try text(program, model + ["--weights", "stored"]) == plain)
     }
 
+    /// An adapter with a projection of its own, which is stored in 16 bits in the base.
+    @Test func savedProjectionsReplaceSixteenBitOnes() throws {
+        let program = try Program.withLlama(rows: 4)
+        defer { program.remove() }
+        let made = try program.run(["quantize", "--model", "llama", "--to", "gguf-f16", "--output", "base.gguf"])
+        #expect(made.status == 0, "\(made.error)")
+        let trained = try program.run([
+            "train", "--model", "base.gguf", "--data", "rows.jsonl", "--prompt", "{q}", "--target", "{a}", "--steps",
+            "2",
+            "--lr", "0.1", "--modules-to-save", "down_proj", "--output", "adapter", "--quiet",
+        ])
+        #expect(trained.status == 0, "\(trained.error)")
+        let model = ["--model", "base.gguf", "--adapter", "adapter"]
+        let own = try text(program, model)
+        #expect(try text(program, model + ["--weights", "fp32"]) == own)
+        #expect(try text(program, ["--model", "base.gguf"]) != own)
+    }
+
     /// An adapter with an output layer of its own, as Hugging Face PEFT saves it, replaces that of a GGUF file.
     @Test func savedOutputLayersReplacePackedOnes() throws {
         let program = try Program.withLlama(rows: 4)

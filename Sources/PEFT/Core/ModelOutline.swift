@@ -108,7 +108,7 @@ public struct ModelOutline {
     package struct FrozenTensor: Sendable {
         package let path: String
         package let storage: String
-        /// Whether a copy of it may be trained: true for the embedding and the output layer in 16 bits.
+        /// Whether a copy of it may be trained: true for weights in 16 bits, but for experts.
         package let takesCopies: Bool
     }
 
@@ -195,7 +195,6 @@ public struct ModelOutline {
                     ("\(path).\($0.element.key)", $0.offset == 0 ? weight.outputs * weight.inputs : 0)
                 }
             }, uniquingKeysWith: { first, _ in first })
-        let wordPaths = [model.inputEmbedding, model.outputLayer]
         frozen = named.flatMap { path, module -> [FrozenTensor] in
             if let site = module as? ExpertLinear, site.weight.precision != .full {
                 return site.weight.paths(at: path).map {
@@ -203,9 +202,9 @@ public struct ModelOutline {
                 }
             }
             guard let weight = Self.weight(of: module), weight.precision != .full else { return [] }
-            let takesCopies = weight.precision == .half && wordPaths.contains(path)
             return weight.parameters.map {
-                FrozenTensor(path: "\(path).\($0.key)", storage: weight.formatName, takesCopies: takesCopies)
+                FrozenTensor(
+                    path: "\(path).\($0.key)", storage: weight.formatName, takesCopies: weight.precision == .half)
             }
         }
         let kept = Set(frozen.map(\.path))
